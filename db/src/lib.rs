@@ -1,1 +1,26 @@
-//! placeholder
+//! The only SQL of rekey: SQLite and PostgreSQL through one set of statements.
+//!
+//! [`Db::read`] and [`Db::write`] run a closure in a transaction: commit on `Ok`, rollback on `Err` or drop. The statements are methods of [`Tx`],
+//! one file per table. Never hold a transaction across network I/O.
+
+mod audit;
+mod connection;
+mod decisions;
+mod error;
+mod idempotency;
+mod page;
+mod plans;
+mod renewals;
+mod run;
+mod sealed_keys;
+mod snapshots;
+mod steps;
+
+pub use connection::{AsRetryable, Db, Kind, Tx};
+pub use error::{Error, Result};
+pub use idempotency::{Answer, IdempotencyKey};
+pub use page::Page;
+pub use run::{Claimed, ClaimedStep, LoadedRun};
+pub use sealed_keys::SealedKey;
+pub use snapshots::Purpose;
+pub use steps::StepEnd;

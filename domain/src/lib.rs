@@ -1,1 +1,30 @@
-//! placeholder
+//! What rekey knows about renewing the Exchange Auth certificate: words, plans, gates and the renewal state machine.
+//!
+//! Nothing here does I/O, reads a clock or is asynchronous: functions take `now` and data and return data.
+
+pub mod audit;
+pub mod gate;
+pub mod ids;
+pub mod organization;
+pub mod plan;
+pub mod planning;
+pub mod progress;
+pub mod renewal;
+pub mod request;
+pub mod snapshot;
+pub mod step;
+pub mod thumbprint;
+pub mod timeline;
+pub mod trouble;
+
+pub use gate::{Decision, Gate, Verdict};
+pub use ids::{Digest, OrganizationId, RenewalId, StepId};
+pub use organization::{Organization, Policy};
+pub use plan::Plan;
+pub use renewal::{Event, IllegalTransition, Phase, Renewal, State};
+pub use request::{Reason, Request, Ticket};
+pub use snapshot::Snapshot;
+pub use step::{Outcome, Step, StepKind, StepStatus};
+pub use thumbprint::Thumbprint;
+pub use timeline::Timeline;
+pub use trouble::Trouble;

@@ -1,0 +1,37 @@
+//! Table `decision`: rows are added, never changed.
+
+use domain::{Decision, RenewalId};
+
+use crate::{Result, Tx, connection::on};
+
+impl Tx {
+    /// Adds a decision.
+    pub async fn insert_decision(&mut self, new: &Decision) -> Result<()> {
+        on!(self, |db| sqlx::query(
+            "INSERT INTO decision (id, renewal_id, gate, plan_digest, verb, decided_by, reason, decided_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)"
+        )
+        .bind(new.id)
+        .bind(new.renewal_id)
+        .bind(new.gate)
+        .bind(&new.plan_digest)
+        .bind(new.verb)
+        .bind(&new.decided_by)
+        .bind(&new.reason)
+        .bind(new.decided_at)
+        .execute(db)
+        .await
+        .map(drop))?;
+        Ok(())
+    }
+
+    /// Every decision on a renewal, oldest first.
+    pub async fn decisions(&mut self, renewal: RenewalId) -> Result<Vec<Decision>> {
+        Ok(on!(self, |db| sqlx::query_as(
+            "SELECT id, renewal_id, gate, plan_digest, verb, decided_by, reason, decided_at FROM decision WHERE renewal_id = $1 ORDER BY id"
+        )
+        .bind(renewal)
+        .fetch_all(db)
+        .await)?)
+    }
+}

@@ -1,0 +1,61 @@
+//! What a caller of the database can act on.
+
+use domain::{IllegalTransition, RenewalId, Trouble};
+
+/// Short form of results here.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Why a database operation did not happen.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A live renewal holds the organization.
+    #[error("renewal {holder} of this organization is still live")]
+    OrganizationBusy {
+        /// Which.
+        holder: RenewalId,
+    },
+    /// The worker's lease is over: somebody else has the step. Stop at once, change nothing.
+    #[error("the lease of the step is lost")]
+    LeaseLost,
+    /// The step may not change anything now.
+    #[error("{0}")]
+    GateClosed(Trouble),
+    /// The event cannot happen in this state.
+    #[error(transparent)]
+    Illegal(#[from] IllegalTransition),
+    /// The plan refuses the verb in this state.
+    #[error("{0}")]
+    Refused(Trouble),
+    /// There is no such row.
+    #[error("no such {0}")]
+    NotFound(&'static str),
+    /// The row changed in between: `If-Match` does not match.
+    #[error("the renewal has changed: it is at version {version} now")]
+    Stale {
+        /// The version now.
+        version: i64,
+    },
+    /// Stored JSON cannot be read by this version.
+    #[error("stored data cannot be read")]
+    Corrupt(#[from] serde_json::Error),
+    /// The database said no, or nothing.
+    #[error("database")]
+    Sql(#[from] sqlx::Error),
+    /// The schema could not be brought up to date.
+    #[error("migration")]
+    Migrate(#[from] sqlx::migrate::MigrateError),
+}
+
+impl Error {
+    /// Whether the row exists already.
+    #[must_use]
+    pub fn is_unique_violation(&self) -> bool {
+        matches!(self, Self::Sql(sqlx::Error::Database(error)) if error.is_unique_violation())
+    }
+
+    /// Whether the whole transaction may simply be tried again (serialization failure or deadlock, SQLSTATE 40001 and 40P01).
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::Sql(sqlx::Error::Database(error)) if matches!(error.code().as_deref(), Some("40001" | "40P01")))
+    }
+}

@@ -1,0 +1,380 @@
+//! Changes of a run as whole transactions: each locks the renewal, changes it through the pure state machine, records it, and lets everything follow
+//! that follows. API and workers use the same functions.
+
+use chrono::{DateTime, Utc};
+use domain::{
+    Decision, Event, Outcome, Phase, Plan, Renewal, RenewalId, State, Step, StepId, StepKind, StepStatus, Trouble,
+    audit::NewAudit,
+    gate::Verb,
+    plan::PlannedStep,
+    progress::{self, Permit, Run},
+};
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::{Error, Result, StepEnd, Tx};
+
+/// Everything about a renewal, owned.
+#[derive(Clone, Debug)]
+pub struct LoadedRun {
+    /// The renewal.
+    pub renewal: Renewal,
+    /// Its plan, once there is one.
+    pub plan: Option<Plan>,
+    /// Its steps in order.
+    pub steps: Vec<Step>,
+    /// Every decision on it, oldest first.
+    pub decisions: Vec<Decision>,
+}
+
+impl LoadedRun {
+    /// The view that the pure functions take.
+    #[must_use]
+    pub fn as_run(&self) -> Run<'_> {
+        Run { renewal: &self.renewal, plan: self.plan.as_ref(), steps: &self.steps, decisions: &self.decisions }
+    }
+}
+
+/// What a look for due work found.
+#[derive(Debug)]
+pub enum Claimed {
+    /// Nothing is due.
+    Idle,
+    /// Something was due and is settled; look again.
+    Settled,
+    /// A step, leased to the caller.
+    Step(Box<ClaimedStep>),
+}
+
+/// A step that this worker may run: only who holds one can end it.
+#[derive(Clone, Debug)]
+pub struct ClaimedStep {
+    /// The step, with the attempt that fences every write about it.
+    pub step: Step,
+    /// What the worker may do.
+    pub permit: Permit,
+    /// The run as it stood when the step was taken.
+    pub run: LoadedRun,
+}
+
+impl Tx {
+    /// Everything about a renewal.
+    pub async fn load_run(&mut self, id: RenewalId) -> Result<LoadedRun> {
+        let renewal = self.renewal(id).await?;
+        self.complete_run(renewal).await
+    }
+
+    async fn lock_run(&mut self, id: RenewalId) -> Result<LoadedRun> {
+        let renewal = self.lock_renewal(id).await?;
+        self.complete_run(renewal).await
+    }
+
+    async fn complete_run(&mut self, renewal: Renewal) -> Result<LoadedRun> {
+        let plan = match &renewal.plan_digest {
+            Some(digest) => self.plan(renewal.id, digest).await?,
+            None => None,
+        };
+        let steps = self.steps(renewal.id).await?;
+        let decisions = self.decisions(renewal.id).await?;
+        Ok(LoadedRun { renewal, plan, steps, decisions })
+    }
+
+    /// Accepts a renewal: the row, its preflight step, the record.
+    pub async fn create_renewal(&mut self, renewal: &Renewal, now: DateTime<Utc>) -> Result<()> {
+        self.insert_renewal(renewal).await?;
+        let preflight = new_step(renewal.id, 0, Phase::Preflight, StepKind::Preflight, "", "", Some(now));
+        self.insert_step(&preflight).await?;
+        let detail = json!({ "request": renewal.request });
+        self.audit(renewal, NewAudit::new(&renewal.requested_by, "renewal.requested", detail), now).await
+    }
+
+    /// Looks for due work: timers of renewals first, then the step that has been due longest.
+    pub async fn claim(&mut self, worker: &str, lease_ends: DateTime<Utc>, now: DateTime<Utc>) -> Result<Claimed> {
+        let timers = self.due_renewals(now).await?;
+        for id in &timers {
+            self.settle(*id, worker, now).await?;
+        }
+        let Some(due) = self.due_step(now).await? else {
+            return Ok(if timers.is_empty() { Claimed::Idle } else { Claimed::Settled });
+        };
+        let run = self.lock_run(due.renewal_id).await?;
+        let permit = progress::permit(&run.renewal.state, &due);
+        if permit == Permit::Park {
+            self.park_step(&due).await?;
+            self.settle_run(run.renewal.id, worker, now).await?;
+            return Ok(Claimed::Settled);
+        }
+        let Some(step) = self.take_step(&due, lease_ends, now).await? else { return Ok(Claimed::Settled) };
+        self.begin(worker, run, step, permit, now).await
+    }
+
+    async fn begin(&mut self, worker: &str, mut run: LoadedRun, step: Step, permit: Permit, now: DateTime<Utc>) -> Result<Claimed> {
+        if run.renewal.state == State::Requested {
+            self.transition(&mut run.renewal, Event::PlanningBegan, worker, now).await?;
+            self.save_renewal(&run.renewal, None).await?;
+        }
+        if step.failures == 0 && step.trouble.is_none() && step.attempt == 1 {
+            self.audit(&run.renewal, NewAudit::new(worker, "step.started", step_detail(&step, json!({}))), now).await?;
+        }
+        Ok(Claimed::Step(Box::new(ClaimedStep { step, permit, run })))
+    }
+
+    /// Records that a step is about to run a cmdlet that changes something, after checking that it still may: the lease is held, its phase is being
+    /// worked on, no approval was withdrawn. `detail` names the cmdlet with its parameters redacted.
+    pub async fn intend(&mut self, claimed: &ClaimedStep, worker: &str, detail: serde_json::Value, now: DateTime<Utc>) -> Result<()> {
+        let run = self.lock_run(claimed.step.renewal_id).await?;
+        self.holds_step(&claimed.step).await?;
+        let permit = progress::permit(&run.renewal.state, &claimed.step);
+        if permit != claimed.permit {
+            return Err(Error::GateClosed(Trouble::new("not_its_turn", format!("The renewal is {}", run.renewal.state.status()), "Nothing to do: the step goes on when its turn comes again")));
+        }
+        if let (Permit::Run, Some(gate)) = (permit, run.plan.as_ref().and_then(|plan| run.as_run().withdrawn_gate(plan, claimed.step.phase))) {
+            return Err(Error::GateClosed(Trouble::new("approval_withdrawn", format!("The {gate} gate no longer has its approvals"), "Approve it again, then retry; or cancel")));
+        }
+        self.audit(&run.renewal, NewAudit::new(worker, "cmdlet.intended", step_detail(&claimed.step, detail)), now).await
+    }
+
+    /// Records something about a step that this worker holds.
+    pub async fn record(&mut self, claimed: &ClaimedStep, new: NewAudit, now: DateTime<Utc>) -> Result<()> {
+        self.holds_step(&claimed.step).await?;
+        let new = NewAudit { detail: step_detail(&claimed.step, new.detail), ..new };
+        self.audit(&claimed.run.renewal, new, now).await
+    }
+
+    /// Ends an attempt and lets everything follow.
+    pub async fn finish_step(&mut self, claimed: &ClaimedStep, worker: &str, end: &StepEnd, now: DateTime<Utc>) -> Result<()> {
+        let renewal = self.lock_renewal(claimed.step.renewal_id).await?;
+        self.end_step(&claimed.step, end, now).await?;
+        if let Some((action, detail)) = told(&claimed.step, end) {
+            self.audit(&renewal, NewAudit::new(worker, action, step_detail(&claimed.step, detail)), now).await?;
+        }
+        self.settle_run(renewal.id, worker, now).await
+    }
+
+    /// Ends the preflight with a plan: its steps are laid out, the `execute` gate opens.
+    pub async fn finish_preflight(&mut self, claimed: &ClaimedStep, worker: &str, plan: &Plan, now: DateTime<Utc>) -> Result<()> {
+        let mut renewal = self.lock_renewal(claimed.step.renewal_id).await?;
+        let digest = self.insert_plan(renewal.id, plan, now).await?;
+        self.end_step(&claimed.step, &StepEnd::Done(Outcome::Planned { digest: digest.clone() }), now).await?;
+        for planned in &plan.steps {
+            self.insert_step(&planned_step(renewal.id, planned)).await?;
+        }
+        self.audit(&renewal, NewAudit::new(worker, "plan.made", json!({ "plan_digest": digest, "steps": plan.steps.len(), "findings": plan.findings })), now).await?;
+        renewal.plan_digest = Some(digest.clone());
+        self.transition(&mut renewal, Event::Planned { digest }, worker, now).await?;
+        self.save_renewal(&renewal, None).await?;
+        self.settle_run(renewal.id, worker, now).await
+    }
+
+    /// Ends the preflight with a refusal: nothing was changed.
+    pub async fn refuse_preflight(&mut self, claimed: &ClaimedStep, worker: &str, trouble: &Trouble, now: DateTime<Utc>) -> Result<()> {
+        let mut renewal = self.lock_renewal(claimed.step.renewal_id).await?;
+        let reason = trouble.to_string();
+        self.end_step(&claimed.step, &StepEnd::Skipped(Outcome::NotDone { reason }), now).await?;
+        self.transition(&mut renewal, Event::Refused { trouble: trouble.clone() }, worker, now).await?;
+        self.save_renewal(&renewal, None).await
+    }
+
+    /// Stores a decision and lets everything follow. `expected_version` is what `If-Match` said.
+    pub async fn decide(&mut self, decision: &Decision, expected_version: Option<i64>, now: DateTime<Utc>) -> Result<Renewal> {
+        let renewal = self.lock_expected(decision.renewal_id, expected_version).await?;
+        self.insert_decision(decision).await?;
+        let action = match decision.verb {
+            Verb::Approve => "decision.approved",
+            Verb::Reject => "decision.rejected",
+            Verb::Withdraw => "decision.withdrawn",
+        };
+        let detail = json!({ "gate": decision.gate, "plan_digest": decision.plan_digest, "reason": decision.reason });
+        self.audit(&renewal, NewAudit::new(&decision.decided_by, action, detail), now).await?;
+        self.settle_run(renewal.id, &decision.decided_by, now).await?;
+        self.renewal(renewal.id).await
+    }
+
+    /// Locks a renewal whose version must be the expected one.
+    pub async fn lock_expected(&mut self, id: RenewalId, expected_version: Option<i64>) -> Result<Renewal> {
+        let renewal = self.lock_renewal(id).await?;
+        match expected_version {
+            Some(expected) if expected != renewal.version - 1 => Err(Error::Stale { version: renewal.version - 1 }),
+            _ => Ok(renewal),
+        }
+    }
+
+    /// Holds a renewal.
+    pub async fn pause(&mut self, id: RenewalId, expected_version: Option<i64>, by: &str, reason: &str, now: DateTime<Utc>) -> Result<Renewal> {
+        let renewal = self.lock_expected(id, expected_version).await?;
+        self.verb(renewal, Event::Pause { by: by.to_owned(), reason: reason.to_owned() }, by, now).await
+    }
+
+    /// Lets a paused renewal go on.
+    pub async fn resume(&mut self, id: RenewalId, expected_version: Option<i64>, by: &str, now: DateTime<Utc>) -> Result<Renewal> {
+        let renewal = self.lock_expected(id, expected_version).await?;
+        self.verb(renewal, Event::Resume, by, now).await
+    }
+
+    /// Makes the failed steps of a renewal due now.
+    pub async fn retry(&mut self, id: RenewalId, expected_version: Option<i64>, by: &str, now: DateTime<Utc>) -> Result<Renewal> {
+        let renewal = self.lock_expected(id, expected_version).await?;
+        let steps = self.retry_steps(id, now).await?;
+        if steps == 0 {
+            return Err(Error::Refused(Trouble::new("nothing_to_retry", format!("No step has failed; the renewal is {}", renewal.state.status()), "Nothing to do")));
+        }
+        self.audit(&renewal, NewAudit::new(by, "renewal.retried", json!({ "steps": steps })), now).await?;
+        self.settle_run(id, by, now).await?;
+        self.renewal(id).await
+    }
+
+    /// Stops a renewal before publication, taking back what was done.
+    pub async fn cancel(&mut self, id: RenewalId, expected_version: Option<i64>, by: &str, reason: &str, now: DateTime<Utc>) -> Result<Renewal> {
+        let renewal = self.lock_expected(id, expected_version).await?;
+        require_live(&renewal, "cancel")?;
+        let steps = self.steps(id).await?;
+        let path = progress::cancel_path(&steps).map_err(Error::Refused)?;
+        self.audit(&renewal, NewAudit::new(by, "renewal.cancel_asked", json!({ "reason": reason })), now).await?;
+        let undo = !path.is_empty();
+        self.lay_undo_path(id, &steps, path).await?;
+        self.verb(renewal, Event::Cancel { undo }, by, now).await
+    }
+
+    /// Makes the old certificate sign again, after publication and before `clear_previous`.
+    pub async fn roll_back(&mut self, id: RenewalId, expected_version: Option<i64>, by: &str, reason: &str, now: DateTime<Utc>) -> Result<Renewal> {
+        let renewal = self.lock_expected(id, expected_version).await?;
+        require_live(&renewal, "rollback")?;
+        if renewal.state.phase() == Some(Phase::Undo) {
+            return Err(Error::Refused(Trouble::new("already_undoing", "The run is being taken back already", "Follow its steps")));
+        }
+        let steps = self.steps(id).await?;
+        let path = progress::rollback_path(&steps).map_err(Error::Refused)?;
+        self.audit(&renewal, NewAudit::new(by, "renewal.rollback_asked", json!({ "reason": reason })), now).await?;
+        self.lay_undo_path(id, &steps, path).await?;
+        self.verb(renewal, Event::RollBack, by, now).await
+    }
+
+    async fn lay_undo_path(&mut self, id: RenewalId, steps: &[Step], path: Vec<(StepKind, &str, &str)>) -> Result<()> {
+        let first = steps.iter().map(|s| s.ordinal).max().unwrap_or(0) + 1;
+        for (ordinal, (kind, target, site)) in (first..).zip(path) {
+            self.insert_step(&new_step(id, ordinal, Phase::Undo, kind, target, site, None)).await?;
+        }
+        Ok(())
+    }
+
+    async fn verb(&mut self, mut renewal: Renewal, event: Event, by: &str, now: DateTime<Utc>) -> Result<Renewal> {
+        self.transition(&mut renewal, event, by, now).await?;
+        self.save_renewal(&renewal, None).await?;
+        self.settle_run(renewal.id, by, now).await?;
+        self.renewal(renewal.id).await
+    }
+
+    /// Lets everything follow that follows from how things stand.
+    pub async fn settle(&mut self, id: RenewalId, actor: &str, now: DateTime<Utc>) -> Result<()> {
+        self.lock_renewal(id).await?;
+        self.settle_run(id, actor, now).await
+    }
+
+    /// As [`Tx::settle`], for a renewal that is locked already.
+    async fn settle_run(&mut self, id: RenewalId, actor: &str, now: DateTime<Utc>) -> Result<()> {
+        loop {
+            let mut run = self.load_run(id).await?;
+            let Some(advance) = run.as_run().advance(now) else {
+                let wake_at = run.as_run().wake_at();
+                return self.save_renewal(&run.renewal, wake_at).await;
+            };
+            for (step, at) in advance.ready {
+                self.ready_step(step, at).await?;
+            }
+            if let Some(event) = advance.event {
+                self.transition(&mut run.renewal, event, actor, now).await?;
+                self.save_renewal(&run.renewal, None).await?;
+            }
+        }
+    }
+
+    /// Applies an event and records it. At the end of a run, open steps are given up and its key is destroyed.
+    async fn transition(&mut self, renewal: &mut Renewal, event: Event, actor: &str, now: DateTime<Utc>) -> Result<()> {
+        let from = renewal.state.status();
+        renewal.state = renewal.state.clone().apply(event, now)?;
+        renewal.updated_at = now;
+        let detail = json!({ "from": from, "state": renewal.state });
+        self.audit(renewal, NewAudit::new(actor, state_action(&renewal.state), detail), now).await?;
+        if renewal.state.is_live() {
+            return Ok(());
+        }
+        let outcome = Outcome::NotDone { reason: format!("The renewal is {}", renewal.state.status()) };
+        self.skip_open_steps(renewal.id, &outcome, now).await?;
+        if self.destroy_sealed_key(renewal.id).await? {
+            self.audit(renewal, NewAudit::new(actor, "key.destroyed", json!({ "why": "the run is over" })), now).await?;
+        }
+        Ok(())
+    }
+}
+
+fn require_live(renewal: &Renewal, event: &'static str) -> Result<()> {
+    let illegal = domain::IllegalTransition { status: renewal.state.status(), event };
+    if renewal.state.is_live() { Ok(()) } else { Err(Error::Illegal(illegal)) }
+}
+
+fn state_action(state: &State) -> &'static str {
+    match state {
+        State::Requested => "renewal.requested",
+        State::Planning => "renewal.planning",
+        State::AwaitingApproval { .. } => "renewal.awaiting_approval",
+        State::Scheduled { .. } => "renewal.scheduled",
+        State::Running { .. } => "renewal.running",
+        State::Waiting { .. } => "renewal.waiting",
+        State::Soaking { .. } => "renewal.soaking",
+        State::Paused { .. } => "renewal.paused",
+        State::Succeeded { .. } => "renewal.succeeded",
+        State::Rejected { .. } => "renewal.rejected",
+        State::Expired { .. } => "renewal.expired",
+        State::Cancelled { .. } => "renewal.cancelled",
+        State::Failed { .. } => "renewal.failed",
+        State::RolledBack { .. } => "renewal.rolled_back",
+    }
+}
+
+/// What is worth a record about the end of an attempt.
+fn told(step: &Step, end: &StepEnd) -> Option<(&'static str, serde_json::Value)> {
+    Some(match end {
+        StepEnd::Done(outcome) => ("step.succeeded", json!(outcome)),
+        StepEnd::Skipped(outcome) => ("step.skipped", json!(outcome)),
+        StepEnd::Attention(trouble) => ("step.needs_attention", json!({ "trouble": trouble })),
+        // A server that stays down would fill the record with the same line.
+        StepEnd::Retry { trouble, .. } if step.trouble.as_ref() == Some(trouble) => return None,
+        StepEnd::Retry { trouble, at } => ("step.retried", json!({ "trouble": trouble, "again_at": at })),
+        StepEnd::Again { .. } | StepEnd::Parked => return None,
+    })
+}
+
+fn step_detail(step: &Step, mut detail: serde_json::Value) -> serde_json::Value {
+    if let Some(detail) = detail.as_object_mut() {
+        detail.insert("step".to_owned(), json!(step.kind));
+        detail.insert("attempt".to_owned(), json!(step.attempt));
+        if !step.target.is_empty() {
+            detail.insert("target".to_owned(), json!(step.target));
+        }
+    }
+    detail
+}
+
+fn planned_step(renewal: RenewalId, planned: &PlannedStep) -> Step {
+    new_step(renewal, planned.ordinal, planned.phase, planned.kind, &planned.target, &planned.site, None)
+}
+
+fn new_step(renewal_id: RenewalId, ordinal: i32, phase: Phase, kind: StepKind, target: &str, site: &str, due_at: Option<DateTime<Utc>>) -> Step {
+    Step {
+        id: StepId(Uuid::now_v7()),
+        renewal_id,
+        ordinal,
+        phase,
+        kind,
+        target: target.to_owned(),
+        site: site.to_owned(),
+        status: if due_at.is_some() { StepStatus::Ready } else { StepStatus::Pending },
+        attempt: 0,
+        failures: 0,
+        due_at,
+        trouble: None,
+        outcome: None,
+        started_at: None,
+        finished_at: None,
+    }
+}

@@ -1,0 +1,324 @@
+//! What a renewal does next: from its state, plan, steps and decisions to the next event and the steps that become due.
+//!
+//! The one place that knows the order of a run. Workers and the API call [`advance`] after every change until nothing more follows, so that normal
+//! operation, retry and recovery are the same code path.
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::{
+    Decision, Event, Gate, Outcome, Phase, Plan, Renewal, State, Step, StepId, StepKind, StepStatus, Thumbprint, Trouble, Verdict,
+    renewal::{UndoTo, Wait},
+};
+
+/// Code of the trouble of a server that does not answer: the only one that an approved plan may tolerate.
+pub const SERVER_UNREACHABLE: &str = "server_unreachable";
+
+/// How long before the effective date an unapproved publication is pushed out.
+pub const GUARD: TimeDelta = TimeDelta::hours(2);
+
+/// Everything that is known of a renewal at one time.
+#[derive(Clone, Copy, Debug)]
+pub struct Run<'a> {
+    /// The renewal.
+    pub renewal: &'a Renewal,
+    /// Its plan, once there is one.
+    pub plan: Option<&'a Plan>,
+    /// Its steps in order of their ordinals.
+    pub steps: &'a [Step],
+    /// Every decision ever made on it, oldest first.
+    pub decisions: &'a [Decision],
+}
+
+/// What follows.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Advance {
+    /// What happens to the renewal.
+    pub event: Option<Event>,
+    /// The steps that become due, and when.
+    pub ready: Vec<(StepId, DateTime<Utc>)>,
+}
+
+/// What the steps that are done have made known.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Facts {
+    /// The new certificate.
+    pub thumbprint: Option<Thumbprint>,
+    /// The end of its validity.
+    pub not_after: Option<DateTime<Utc>>,
+    /// When Exchange publishes it by itself.
+    pub effective_at: Option<DateTime<Utc>>,
+    /// When it became current.
+    pub published_at: Option<DateTime<Utc>>,
+}
+
+impl Facts {
+    /// Reads the outcomes of `steps`.
+    #[must_use]
+    pub fn of(steps: &[Step]) -> Self {
+        let mut facts = Self::default();
+        for outcome in steps.iter().filter_map(|s| s.outcome.as_ref()) {
+            match outcome {
+                Outcome::Generated { thumbprint, not_after, .. } => {
+                    facts.thumbprint = Some(thumbprint.clone());
+                    facts.not_after = Some(*not_after);
+                }
+                Outcome::Staged { effective_at, .. } => facts.effective_at = Some(*effective_at),
+                Outcome::Published { published_at, .. } => facts.published_at = Some(*published_at),
+                _ => {}
+            }
+        }
+        facts
+    }
+}
+
+/// Whether a worker may take a step now, and for what.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Permit {
+    /// To do it.
+    Run,
+    /// Only to keep the effective date away while nobody has approved the publication.
+    Guard,
+    /// Not at all: its phase is not the one being worked on.
+    Park,
+}
+
+/// Whether `step` may be taken in this state.
+#[must_use]
+pub fn permit(state: &State, step: &Step) -> Permit {
+    match state {
+        State::Requested | State::Planning if step.kind == StepKind::Preflight => Permit::Run,
+        State::Running { phase } | State::Waiting { phase, .. } if step.phase == *phase => Permit::Run,
+        State::Soaking { .. } if step.phase == Phase::Soak => Permit::Run,
+        State::AwaitingApproval { gate: Gate::Publish, .. } if step.kind == StepKind::Publish => Permit::Guard,
+        State::Paused { was, .. } if step.kind == StepKind::Publish && was.phase() != Some(Phase::Undo) => Permit::Guard,
+        State::Running { phase: Phase::Undo } => Permit::Park,
+        state if is_catching_up(step) && (state.is_working() || state.open_gate().is_some()) => Permit::Run,
+        _ => Permit::Park,
+    }
+}
+
+/// A step that the run has gone past because its server could not be reached.
+fn is_catching_up(step: &Step) -> bool {
+    matches!(step.kind, StepKind::Distribute | StepKind::Restart | StepKind::Prune)
+        && step.trouble.as_ref().is_some_and(|t| t.code == SERVER_UNREACHABLE)
+}
+
+impl Run<'_> {
+    /// What follows from how things stand, or `None` when nothing does before something else happens.
+    #[must_use]
+    pub fn advance(&self, now: DateTime<Utc>) -> Option<Advance> {
+        let plan = self.plan?;
+        match &self.renewal.state {
+            State::AwaitingApproval { gate, since, .. } => self.advance_gate(plan, *gate, *since, now),
+            State::Scheduled { until } if *until <= now => Some(Event::PhaseBegan { phase: Phase::Generate }.into()),
+            State::Paused { .. } => self.guard_while_paused(now),
+            state if state.is_working() => self.advance_phase(plan, state.phase()?, now),
+            _ => None,
+        }
+    }
+
+    /// When [`Run::advance`] must be asked again even if nothing else happens.
+    #[must_use]
+    pub fn wake_at(&self) -> Option<DateTime<Utc>> {
+        match &self.renewal.state {
+            State::Scheduled { until } => Some(*until),
+            State::AwaitingApproval { gate: Gate::Execute, since, .. } => self.plan.map(|plan| *since + approval_lifetime(plan)),
+            _ => None,
+        }
+    }
+
+    /// Where a gate of this plan stands.
+    #[must_use]
+    pub fn verdict(&self, plan: &Plan, gate: Gate) -> Verdict {
+        gate.verdict(&plan.digest(), plan.quorum(gate), &self.renewal.requested_by, self.decisions)
+    }
+
+    /// The gates that a phase needs and that no longer have their approvals.
+    #[must_use]
+    pub fn withdrawn_gate(&self, plan: &Plan, phase: Phase) -> Option<Gate> {
+        if matches!(phase, Phase::Preflight | Phase::Undo) {
+            return None;
+        }
+        Gate::ALL
+            .into_iter()
+            .filter(|gate| plan.opened_by(*gate) <= phase)
+            .find(|gate| !matches!(self.verdict(plan, *gate), Verdict::Approved { .. }))
+    }
+
+    fn advance_gate(&self, plan: &Plan, gate: Gate, since: DateTime<Utc>, now: DateTime<Utc>) -> Option<Advance> {
+        match self.verdict(plan, gate) {
+            Verdict::Approved { .. } => Some(self.pass(plan, gate, now)),
+            Verdict::Rejected { by, reason } if gate == Gate::Execute => Some(Event::Rejected { by, reason }.into()),
+            Verdict::Open { .. } if gate == Gate::Execute && since + approval_lifetime(plan) <= now => Some(Event::Expired.into()),
+            Verdict::Open { .. } | Verdict::Rejected { .. } => None,
+        }
+    }
+
+    fn pass(&self, plan: &Plan, gate: Gate, now: DateTime<Utc>) -> Advance {
+        let phase = plan.opened_by(gate);
+        let effective_at = Facts::of(self.steps).effective_at.filter(|at| *at > now);
+        let then = match (gate, plan.not_before, effective_at) {
+            (Gate::Execute, Some(until), _) if until > now => State::Scheduled { until },
+            (Gate::Publish, _, Some(until)) => State::Waiting { phase, reason: Wait::EffectiveDate { until } },
+            _ => State::Running { phase },
+        };
+        let publish = self.steps.iter().filter(|s| gate == Gate::Publish && s.kind == StepKind::Publish && !s.status.is_over());
+        let ready = publish.filter(|s| s.status != StepStatus::Running && phase == Phase::Publish).map(|s| (s.id, effective_at.unwrap_or(now)));
+        Advance { ready: ready.collect(), event: Some(Event::GatePassed { gate, then }) }
+    }
+
+    /// A pause does not stop the clock of Exchange: a staged certificate would be published by itself.
+    fn guard_while_paused(&self, now: DateTime<Utc>) -> Option<Advance> {
+        let facts = Facts::of(self.steps);
+        let ready = self.guarded_publication(now, StepStatus::Pending);
+        let needed = facts.effective_at.is_some() && facts.published_at.is_none() && !ready.is_empty();
+        needed.then_some(Advance { event: None, ready })
+    }
+
+    fn advance_phase(&self, plan: &Plan, phase: Phase, now: DateTime<Utc>) -> Option<Advance> {
+        if let Some(gate) = self.reopened(plan, phase) {
+            let ready = if phase == Phase::Publish { self.guarded_publication(now, StepStatus::Ready) } else { Vec::new() };
+            return Some(Advance { event: Some(Event::GateReached { gate, digest: plan.digest() }), ready });
+        }
+        let steps: Vec<&Step> = self.steps.iter().filter(|s| s.phase == phase).collect();
+        if steps.iter().all(|s| s.status.is_over() || is_tolerated(plan, s)) {
+            return Some(self.leave(plan, phase, now));
+        }
+        let ready: Vec<_> = self.startable(&steps).map(|s| (s.id, now)).collect();
+        let event = self.shown(plan, phase, &steps, now);
+        (event.is_some() || !ready.is_empty()).then_some(Advance { event, ready })
+    }
+
+    /// The gate in front of this phase, if its approval was withdrawn before a worker began.
+    fn reopened(&self, plan: &Plan, phase: Phase) -> Option<Gate> {
+        let begun = |s: &Step| s.phase == phase && (s.status == StepStatus::Running || s.status.is_over());
+        let gate = plan.gate_before(phase).filter(|_| !self.steps.iter().any(begun))?;
+        (gate != Gate::Execute && !matches!(self.verdict(plan, gate), Verdict::Approved { .. })).then_some(gate)
+    }
+
+    /// What comes after a phase all of whose steps are over.
+    fn leave(&self, plan: &Plan, phase: Phase, now: DateTime<Utc>) -> Advance {
+        let Some(next) = phase.next() else {
+            return if phase == Phase::Undo { Event::Undone { to: self.undo_end() }.into() } else { Event::Finished.into() };
+        };
+        if let Some(gate) = plan.gate_before(next) {
+            let ready = if next == Phase::Publish { self.guarded_publication(now, StepStatus::Pending) } else { Vec::new() };
+            return Advance { event: Some(Event::GateReached { gate, digest: plan.digest() }), ready };
+        }
+        if next == Phase::Soak {
+            return soak_from(plan, now).into();
+        }
+        Event::PhaseBegan { phase: next }.into()
+    }
+
+    fn guarded_publication(&self, now: DateTime<Utc>, status: StepStatus) -> Vec<(StepId, DateTime<Utc>)> {
+        let at = Facts::of(self.steps).effective_at.map_or(now, |at| (at - GUARD).max(now));
+        self.steps.iter().filter(|s| s.kind == StepKind::Publish && s.status == status).map(|s| (s.id, at)).collect()
+    }
+
+    fn undo_end(&self) -> UndoTo {
+        let restored = self.steps.iter().any(|s| s.kind == StepKind::RestorePrevious);
+        if restored { UndoTo::RolledBack } else { UndoTo::Cancelled }
+    }
+
+    /// The pending steps whose turn has come: all of the first unfinished kind; restarts one at a time in each site; nothing is undone while a
+    /// step that may still change something is in the hands of a worker.
+    fn startable<'s>(&self, steps: &[&'s Step]) -> impl Iterator<Item = &'s Step> {
+        let undoing = steps.iter().any(|s| s.phase == Phase::Undo);
+        let busy = undoing && self.steps.iter().any(|s| s.phase != Phase::Undo && s.status == StepStatus::Running);
+        let kind = steps.iter().find(|s| !s.status.is_over()).map(|s| s.kind);
+        let turn: Vec<&Step> = steps.iter().copied().filter(|s| !busy && Some(s.kind) == kind).collect();
+        let occupied: Vec<String> = turn.iter().filter(|s| is_under_way(s)).map(|s| s.site.clone()).collect();
+        let mut taken = occupied;
+        turn.into_iter().filter(|s| s.status == StepStatus::Pending).filter(move |s| {
+            if s.kind != StepKind::Restart {
+                return true;
+            }
+            let free = !taken.contains(&s.site);
+            taken.push(s.site.clone());
+            free
+        })
+    }
+
+    /// The event that makes the renewal's state tell what its steps are at, if it does not already.
+    fn shown(&self, plan: &Plan, phase: Phase, steps: &[&Step], now: DateTime<Utc>) -> Option<Event> {
+        let attention = steps.iter().find(|s| s.status == StepStatus::Attention);
+        let retry = steps.iter().find(|s| s.failures > 0 && !s.status.is_over() && !is_tolerated(plan, s));
+        let waits = |reason| Event::PhaseWaits { phase, reason };
+        let event = match (attention, retry) {
+            (Some(step), _) => waits(Wait::Attention { target: step.target.clone(), trouble: trouble_of(step) }),
+            (None, Some(step)) => waits(Wait::Retry { target: step.target.clone(), trouble: trouble_of(step) }),
+            (None, None) => match &self.renewal.state {
+                State::Waiting { reason: Wait::EffectiveDate { until }, .. } if *until > now => return None,
+                State::Soaking { .. } => return None,
+                _ if phase == Phase::Soak => soak_from(plan, now),
+                _ => Event::PhaseBegan { phase },
+            },
+        };
+        let next = self.renewal.state.clone().apply(event.clone(), now).ok()?;
+        (next != self.renewal.state).then_some(event)
+    }
+}
+
+impl From<Event> for Advance {
+    fn from(event: Event) -> Self {
+        Self { event: Some(event), ready: Vec::new() }
+    }
+}
+
+fn approval_lifetime(plan: &Plan) -> TimeDelta {
+    TimeDelta::hours(i64::from(plan.approval_hours))
+}
+
+fn soak_from(plan: &Plan, now: DateTime<Utc>) -> Event {
+    Event::SoakBegan { since: now, until: now + TimeDelta::hours(i64::from(plan.soak_hours)) }
+}
+
+fn is_under_way(step: &Step) -> bool {
+    matches!(step.status, StepStatus::Ready | StepStatus::Running | StepStatus::Attention)
+}
+
+fn is_tolerated(plan: &Plan, step: &Step) -> bool {
+    is_catching_up(step) && plan.server(&step.target).is_some_and(|s| s.may_be_absent)
+}
+
+fn trouble_of(step: &Step) -> Trouble {
+    step.trouble.clone().unwrap_or_else(|| Trouble::new("unknown", "The step failed without saying why", "Read the audit, then retry"))
+}
+
+/// The undo steps that `cancel` needs for what has been begun, or why it is too late.
+pub fn cancel_path(steps: &[Step]) -> Result<Vec<(StepKind, &str, &str)>, Trouble> {
+    let publish = steps.iter().find(|s| s.kind == StepKind::Publish && s.phase == Phase::Publish);
+    let published = Facts::of(steps).published_at.is_some() || steps.iter().any(|s| s.kind == StepKind::RestorePrevious);
+    if published || publish.is_some_and(|s| s.status == StepStatus::Running) {
+        return Err(Trouble::new(
+            "already_published",
+            "The new certificate is published, or is being published right now",
+            "Use rollback to make the old certificate sign again",
+        ));
+    }
+    let begun = |kind| move |s: &&Step| s.kind == kind && s.attempt > 0;
+    let staged = steps.iter().any(|s| begun(StepKind::Stage)(&s)).then_some((StepKind::ClearNext, "", ""));
+    let imported = steps.iter().filter(begun(StepKind::Distribute)).map(|s| (StepKind::RemoveCertificate, s.target.as_str(), s.site.as_str()));
+    Ok(staged.into_iter().chain(imported).collect())
+}
+
+/// The undo steps that `rollback` needs, or why it is not possible.
+pub fn rollback_path(steps: &[Step]) -> Result<Vec<(StepKind, &str, &str)>, Trouble> {
+    if Facts::of(steps).published_at.is_none() {
+        return Err(Trouble::new("not_published", "The new certificate is not published", "Use cancel: it takes back what was done so far"));
+    }
+    if steps.iter().any(|s| s.kind == StepKind::ClearPrevious && s.attempt > 0) {
+        return Err(Trouble::new(
+            "point_of_no_return",
+            "The previous certificate is being given up or gone: it cannot be published again",
+            "Raise a new renewal",
+        ));
+    }
+    let restarts = steps.iter().filter(|s| s.kind == StepKind::Restart && s.phase == Phase::Restart);
+    let restarts = restarts.map(|s| (StepKind::Restart, s.target.as_str(), s.site.as_str()));
+    Ok(std::iter::once((StepKind::RestorePrevious, "", "")).chain(restarts).collect())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,272 @@
+//! Steps: the durable units of work of a run.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::{Digest, Phase, RenewalId, StepId, Thumbprint, Trouble};
+
+/// What a step does. The forward kinds carry the name of their phase; the last three undo.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize, ToSchema, sqlx::Type)]
+#[serde(rename_all = "snake_case")]
+#[sqlx(type_name = "text", rename_all = "snake_case")]
+pub enum StepKind {
+    /// Read everything and build the plan.
+    Preflight,
+    /// Make the certificate, or take over the one that is staged already.
+    Generate,
+    /// Import the PFX on one server.
+    Distribute,
+    /// `Set-AuthConfig -NewCertificateThumbprint -NewCertificateEffectiveDate`.
+    Stage,
+    /// `Set-AuthConfig -PublishCertificate`; before its gate is passed it guards the effective date.
+    Publish,
+    /// Restart the service and application pools of one server.
+    Restart,
+    /// Wait with evidence.
+    Soak,
+    /// `Set-AuthConfig -ClearPreviousCertificate`.
+    ClearPrevious,
+    /// Remove the old certificate from one server.
+    Prune,
+    /// Final health check and evidence.
+    Close,
+    /// Undo of publish: publish the old certificate again.
+    RestorePrevious,
+    /// Undo of stage: take the staged certificate out of `AuthConfig`.
+    ClearNext,
+    /// Undo of distribute: remove the new certificate from one server.
+    RemoveCertificate,
+}
+
+impl StepKind {
+    /// The word used in JSON, SQL and logs.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Preflight => "preflight",
+            Self::Generate => "generate",
+            Self::Distribute => "distribute",
+            Self::Stage => "stage",
+            Self::Publish => "publish",
+            Self::Restart => "restart",
+            Self::Soak => "soak",
+            Self::ClearPrevious => "clear_previous",
+            Self::Prune => "prune",
+            Self::Close => "close",
+            Self::RestorePrevious => "restore_previous",
+            Self::ClearNext => "clear_next",
+            Self::RemoveCertificate => "remove_certificate",
+        }
+    }
+}
+
+impl std::fmt::Display for StepKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Where a step stands.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize, ToSchema, sqlx::Type)]
+#[serde(rename_all = "snake_case")]
+#[sqlx(type_name = "text", rename_all = "snake_case")]
+pub enum StepStatus {
+    /// Its turn has not come.
+    Pending,
+    /// To be run when `due_at` is reached: for the first time, again, or as a timer.
+    Ready,
+    /// A worker has it; `due_at` is the end of its lease.
+    Running,
+    /// A person must act: retry, cancel or roll back.
+    Attention,
+    /// Done, and read back.
+    Succeeded,
+    /// Not needed, or given up because the approved plan allows it.
+    Skipped,
+}
+
+impl StepStatus {
+    /// Whether nothing more will happen in it.
+    #[must_use]
+    pub fn is_over(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Skipped)
+    }
+}
+
+/// One durable unit of work with a kind, a target, attempts and a result.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize, ToSchema, sqlx::FromRow)]
+pub struct Step {
+    /// UUIDv7.
+    pub id: StepId,
+    /// The renewal that it belongs to.
+    pub renewal_id: RenewalId,
+    /// Its place in the plan; the preflight is 0.
+    pub ordinal: i32,
+    /// The phase that it belongs to.
+    pub phase: Phase,
+    /// What it does.
+    pub kind: StepKind,
+    /// The server (FQDN) that it acts on; empty for the organization as a whole.
+    #[schema(example = "ex01.contoso.example")]
+    pub target: String,
+    /// Active Directory site of the target; empty for the organization as a whole.
+    #[schema(example = "Hamburg")]
+    pub site: String,
+    /// Where it stands.
+    pub status: StepStatus,
+    /// How often a worker has taken it; the fence of every write about it.
+    pub attempt: i64,
+    /// Failures in a row since it last went well or was retried by a person.
+    pub failures: i32,
+    /// When it is to be run next, or when the lease of its worker ends.
+    pub due_at: Option<DateTime<Utc>>,
+    /// What the last attempt says while the step is not over.
+    #[sqlx(json(nullable))]
+    pub trouble: Option<Trouble>,
+    /// What it did, with its evidence.
+    #[sqlx(json(nullable))]
+    pub outcome: Option<Outcome>,
+    /// When a worker first took it.
+    pub started_at: Option<DateTime<Utc>>,
+    /// When it was over.
+    pub finished_at: Option<DateTime<Utc>>,
+}
+
+/// What a step did, with its evidence. Kept for good; carries no secret.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize, ToSchema)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum Outcome {
+    /// A plan was made.
+    Planned {
+        /// The plan's digest.
+        digest: Digest,
+    },
+    /// A certificate was made, or a staged one taken over.
+    Generated {
+        /// The new certificate.
+        thumbprint: Thumbprint,
+        /// Its first valid instant.
+        not_before: DateTime<Utc>,
+        /// Its last valid instant.
+        not_after: DateTime<Utc>,
+        /// Whether it was staged by somebody else before and taken over.
+        adopted: bool,
+    },
+    /// The certificate is on the server.
+    Distributed {
+        /// The certificate read back from the server.
+        thumbprint: Thumbprint,
+        /// How the PFX was encrypted; absent when the certificate was there already.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schema(example = "aes256-sha256")]
+        pfx: Option<String>,
+        /// What is known of the private key there.
+        key: crate::snapshot::Key,
+        /// Whether it was there before this attempt.
+        already_present: bool,
+    },
+    /// The certificate is staged on every domain controller.
+    Staged {
+        /// When Exchange publishes it by itself, and this run at the latest begins to.
+        effective_at: DateTime<Utc>,
+        /// The domain controllers that showed it.
+        domain_controllers: Vec<String>,
+    },
+    /// The certificate is current on every domain controller.
+    Published {
+        /// When it was first seen as current.
+        published_at: DateTime<Utc>,
+        /// Who published it.
+        by: Publisher,
+        /// The domain controllers that showed it.
+        domain_controllers: Vec<String>,
+    },
+    /// The processes of a server run with the new certificate.
+    Restarted {
+        /// The processes with their start times.
+        processes: Vec<Process>,
+    },
+    /// Every check was green for the whole soak time.
+    Soaked {
+        /// How often the evidence was collected.
+        checks: u32,
+        /// What was checked last.
+        evidence: Vec<Evidence>,
+    },
+    /// The previous certificate is out of `AuthConfig` on every domain controller.
+    ClearedPrevious {
+        /// The domain controllers that showed it.
+        domain_controllers: Vec<String>,
+    },
+    /// A certificate is off a server.
+    Removed {
+        /// The certificate removed.
+        thumbprint: Thumbprint,
+        /// Whether it was gone before this attempt.
+        already_gone: bool,
+    },
+    /// The final health check went well.
+    Closed {
+        /// What was checked.
+        evidence: Vec<Evidence>,
+    },
+    /// The staged certificate is out of `AuthConfig`.
+    ClearedNext {
+        /// The domain controllers that showed it.
+        domain_controllers: Vec<String>,
+    },
+    /// Not done, for a reason that the plan or the run gives.
+    NotDone {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Who made the new certificate the current one.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Publisher {
+    /// The AuthAdmin servicelet of Exchange, when the effective date had come.
+    Exchange,
+    /// This run.
+    Rekey,
+}
+
+/// A process of an Exchange server.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize, ToSchema)]
+pub struct Process {
+    /// Service or application pool.
+    #[schema(example = "MSExchangeOWAAppPool")]
+    pub name: String,
+    /// When it was started, by the server's clock.
+    pub started_at: DateTime<Utc>,
+}
+
+/// One thing that was checked, and how it came out.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize, ToSchema)]
+pub struct Evidence {
+    /// What was checked, in snake_case.
+    #[schema(example = "certificate_on_server")]
+    pub check: String,
+    /// Where.
+    #[schema(example = "ex01.contoso.example")]
+    pub target: String,
+    /// How it came out.
+    pub result: CheckResult,
+    /// What was seen.
+    #[schema(example = "current 9F3B6C1D, key in a CSP")]
+    pub detail: String,
+}
+
+/// How a check came out.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CheckResult {
+    /// As it must be.
+    Passed,
+    /// Not as it must be.
+    Failed,
+    /// Could not be looked at; the detail says why.
+    NotMade,
+}
