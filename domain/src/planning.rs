@@ -285,4 +285,4 @@ fn prune(plan: &Plan) -> Vec<PlannedStep> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
