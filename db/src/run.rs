@@ -340,7 +340,8 @@ fn told(step: &Step, end: &StepEnd) -> Option<(&'static str, serde_json::Value)>
         // A server that stays down would fill the record with the same line.
         StepEnd::Retry { trouble, .. } if step.trouble.as_ref() == Some(trouble) => return None,
         StepEnd::Retry { trouble, at } => ("step.retried", json!({ "trouble": trouble, "again_at": at })),
-        StepEnd::Again { .. } | StepEnd::Parked => return None,
+        StepEnd::Again { so_far: Some(outcome), .. } => ("step.continues", json!(outcome)),
+        StepEnd::Again { so_far: None, .. } | StepEnd::Parked => return None,
     })
 }
 

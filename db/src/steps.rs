@@ -16,6 +16,8 @@ pub enum StepEnd {
     Again {
         /// When.
         at: DateTime<Utc>,
+        /// What has been done so far; what was known before stays when absent.
+        so_far: Option<Outcome>,
     },
     /// A person must act.
     Attention(Trouble),
@@ -47,7 +49,7 @@ impl StepEnd {
 
     fn due_at(&self) -> Option<DateTime<Utc>> {
         match self {
-            Self::Again { at } | Self::Retry { at, .. } => Some(*at),
+            Self::Again { at, .. } | Self::Retry { at, .. } => Some(*at),
             _ => None,
         }
     }
@@ -62,6 +64,7 @@ impl StepEnd {
     fn outcome(&self) -> Option<&Outcome> {
         match self {
             Self::Done(outcome) | Self::Skipped(outcome) => Some(outcome),
+            Self::Again { so_far, .. } => so_far.as_ref(),
             _ => None,
         }
     }

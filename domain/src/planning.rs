@@ -16,6 +16,9 @@ pub const SERVICE_HOST: &str = "MSExchangeServiceHost";
 /// Application pools that cache keys until they are recycled.
 pub const APP_POOLS: [&str; 2] = ["MSExchangeOWAAppPool", "MSExchangeECPAppPool"];
 
+/// Kerberos and `Set-AuthConfig` bear five minutes (domain.md 6.4).
+const CLOCK_TOLERANCE_SECONDS: i64 = 300;
+
 /// A staged certificate is taken over only when it outlives the renewal by this much.
 const ADOPTABLE_FOR: TimeDelta = TimeDelta::days(180);
 
@@ -165,6 +168,9 @@ fn findings(plan: &Plan, organization: &Organization, participants: &[&Server], 
 fn server_findings(server: &Server, auth_config: &AuthConfig) -> Vec<Finding> {
     let mut found = Vec::new();
     let mut about = |code: &str, message: String| found.push(Finding { code: code.to_owned(), target: server.fqdn.clone(), message });
+    if server.clock_ahead_seconds.is_some_and(|seconds| seconds.abs() > CLOCK_TOLERANCE_SECONDS) {
+        about("clock_skew", "The server's clock is more than five minutes off: Kerberos and effective dates suffer. Correct it before the run.".to_owned());
+    }
     if let Store::Unreachable { .. } = &server.store {
         about(crate::progress::SERVER_UNREACHABLE, "The server does not answer. Publication waits until it has the certificate, unless this plan allows its absence.".to_owned());
     }

@@ -45,8 +45,10 @@ pub struct Facts {
     pub thumbprint: Option<Thumbprint>,
     /// The end of its validity.
     pub not_after: Option<DateTime<Utc>>,
-    /// When Exchange publishes it by itself.
+    /// When every server has had the time that the plan gives it.
     pub effective_at: Option<DateTime<Utc>>,
+    /// When Exchange publishes it by itself: the effective date, or what it was pushed out to.
+    pub exchange_publishes_at: Option<DateTime<Utc>>,
     /// When it became current.
     pub published_at: Option<DateTime<Utc>>,
 }
@@ -62,7 +64,11 @@ impl Facts {
                     facts.thumbprint = Some(thumbprint.clone());
                     facts.not_after = Some(*not_after);
                 }
-                Outcome::Staged { effective_at, .. } => facts.effective_at = Some(*effective_at),
+                Outcome::Staged { effective_at, .. } => {
+                    facts.effective_at = Some(*effective_at);
+                    facts.exchange_publishes_at = Some(*effective_at);
+                }
+                Outcome::Postponed { exchange_publishes_at, .. } => facts.exchange_publishes_at = Some(*exchange_publishes_at),
                 Outcome::Published { published_at, .. } => facts.published_at = Some(*published_at),
                 _ => {}
             }
@@ -171,7 +177,7 @@ impl Run<'_> {
     fn guard_while_paused(&self, now: DateTime<Utc>) -> Option<Advance> {
         let facts = Facts::of(self.steps);
         let ready = self.guarded_publication(now, StepStatus::Pending);
-        let needed = facts.effective_at.is_some() && facts.published_at.is_none() && !ready.is_empty();
+        let needed = facts.exchange_publishes_at.is_some() && facts.published_at.is_none() && !ready.is_empty();
         needed.then_some(Advance { event: None, ready })
     }
 
@@ -212,7 +218,7 @@ impl Run<'_> {
     }
 
     fn guarded_publication(&self, now: DateTime<Utc>, status: StepStatus) -> Vec<(StepId, DateTime<Utc>)> {
-        let at = Facts::of(self.steps).effective_at.map_or(now, |at| (at - GUARD).max(now));
+        let at = Facts::of(self.steps).exchange_publishes_at.map_or(now, |at| (at - GUARD).max(now));
         self.steps.iter().filter(|s| s.kind == StepKind::Publish && s.status == status).map(|s| (s.id, at)).collect()
     }
 

@@ -68,6 +68,10 @@ pub struct Server {
     pub domain_controller: Option<String>,
     /// What its certificate store answered.
     pub store: Store,
+    /// How far its clock is ahead of this service's, in seconds; absent when it was not asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = 0)]
+    pub clock_ahead_seconds: Option<i64>,
 }
 
 /// A version as Exchange gives it, e.g. 15.2.2562.17.

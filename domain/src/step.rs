@@ -168,10 +168,17 @@ pub enum Outcome {
     },
     /// The certificate is staged on every domain controller.
     Staged {
-        /// When Exchange publishes it by itself, and this run at the latest begins to.
+        /// The effective date: from then on this run may publish, and Exchange does by itself.
         effective_at: DateTime<Utc>,
         /// The domain controllers that showed it.
         domain_controllers: Vec<String>,
+    },
+    /// The effective date was pushed out: people had not approved the publication, or a server still lacked the certificate.
+    Postponed {
+        /// When Exchange publishes by itself now.
+        exchange_publishes_at: DateTime<Utc>,
+        /// Why.
+        reason: String,
     },
     /// The certificate is current on every domain controller.
     Published {

@@ -44,6 +44,7 @@ fn server(name: &str, site: &str, minor: u32) -> Server {
         takes_part: true,
         domain_controller: Some("dc01.contoso.example".to_owned()),
         store: Store::Read { certificates: vec![certificate('A', 45)] },
+        clock_ahead_seconds: None,
     }
 }
 
