@@ -19,7 +19,12 @@ impl Tx {
     }
 
     /// Records something that belongs to no renewal.
-    pub async fn audit_outside(&mut self, organization: Option<&OrganizationId>, new: NewAudit, now: DateTime<Utc>) -> Result<()> {
+    pub async fn audit_outside(
+        &mut self,
+        organization: Option<&OrganizationId>,
+        new: NewAudit,
+        now: DateTime<Utc>,
+    ) -> Result<()> {
         self.append(Uuid::nil(), None, organization, new, now).await
     }
 
@@ -59,13 +64,17 @@ impl Tx {
 
     /// The entries of a renewal after a sequence number, oldest first.
     pub async fn audit_of(&mut self, renewal: RenewalId, after: i64, limit: i64) -> Result<Vec<AuditEntry>> {
-        let sql = sqlx::AssertSqlSafe(format!("SELECT {COLUMNS} FROM audit WHERE stream = $1 AND sequence > $2 ORDER BY sequence LIMIT $3"));
+        let sql = sqlx::AssertSqlSafe(format!(
+            "SELECT {COLUMNS} FROM audit WHERE stream = $1 AND sequence > $2 ORDER BY sequence LIMIT $3"
+        ));
         Ok(on!(self, |db| sqlx::query_as(sql).bind(renewal.0).bind(after).bind(limit).fetch_all(db).await)?)
     }
 
     /// A page of all entries, newest first.
     pub async fn audit_page(&mut self, page: Page) -> Result<Vec<AuditEntry>> {
-        let sql = sqlx::AssertSqlSafe(format!("SELECT {COLUMNS} FROM audit WHERE ($1 IS NULL OR id < $1) ORDER BY id DESC LIMIT $2"));
+        let sql = sqlx::AssertSqlSafe(format!(
+            "SELECT {COLUMNS} FROM audit WHERE ($1 IS NULL OR id < $1) ORDER BY id DESC LIMIT $2"
+        ));
         Ok(on!(self, |db| sqlx::query_as(sql).bind(page.before).bind(page.limit).fetch_all(db).await)?)
     }
 }

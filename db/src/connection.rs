@@ -67,7 +67,11 @@ const RETRIES: u32 = 5;
 impl Db {
     /// Opens `sqlite:<file>` (made when missing) or `postgres://…`. Does not migrate.
     pub async fn open(url: &str) -> Result<Self> {
-        let pool = if url.starts_with("postgres") { Pool::Postgres(open_postgres(url).await?) } else { Pool::Sqlite(open_sqlite(url).await?) };
+        let pool = if url.starts_with("postgres") {
+            Pool::Postgres(open_postgres(url).await?)
+        } else {
+            Pool::Sqlite(open_sqlite(url).await?)
+        };
         Ok(Self { pool, wake: Arc::new(Notify::new()) })
     }
 
@@ -84,7 +88,11 @@ impl Db {
     pub async fn is_migrated(&self) -> Result<bool> {
         let newest = MIGRATIONS.iter().map(|m| m.version).max().unwrap_or(0);
         let applied = self.read(async |tx| {
-            Ok::<i64, Error>(on!(tx, |db| sqlx::query_scalar("SELECT COALESCE(MAX(version), 0) FROM _sqlx_migrations WHERE success").fetch_one(db).await)?)
+            Ok::<i64, Error>(on!(tx, |db| sqlx::query_scalar(
+                "SELECT COALESCE(MAX(version), 0) FROM _sqlx_migrations WHERE success"
+            )
+            .fetch_one(db)
+            .await)?)
         });
         match applied.await {
             Ok(version) => Ok(version >= newest),
@@ -103,7 +111,10 @@ impl Db {
     }
 
     /// Runs `work` in a transaction that is meant to read.
-    pub async fn read<T, E: From<Error>>(&self, work: impl AsyncFnOnce(&mut Tx) -> std::result::Result<T, E>) -> std::result::Result<T, E> {
+    pub async fn read<T, E: From<Error>>(
+        &self,
+        work: impl AsyncFnOnce(&mut Tx) -> std::result::Result<T, E>,
+    ) -> std::result::Result<T, E> {
         let mut tx = self.begin("BEGIN").await?;
         let value = work(&mut tx).await?;
         tx.commit().await?;
@@ -112,7 +123,10 @@ impl Db {
 
     /// Runs `work` in a transaction that is meant to write, then wakes the workers of this process. Tried again as a whole when the database
     /// reports a serialization failure, so `work` must do nothing but SQL.
-    pub async fn write<T, E>(&self, mut work: impl AsyncFnMut(&mut Tx) -> std::result::Result<T, E>) -> std::result::Result<T, E>
+    pub async fn write<T, E>(
+        &self,
+        mut work: impl AsyncFnMut(&mut Tx) -> std::result::Result<T, E>,
+    ) -> std::result::Result<T, E>
     where
         E: From<Error> + AsRetryable,
     {
@@ -125,7 +139,10 @@ impl Db {
         }
     }
 
-    async fn write_once<T, E: From<Error>>(&self, work: &mut impl AsyncFnMut(&mut Tx) -> std::result::Result<T, E>) -> std::result::Result<T, E> {
+    async fn write_once<T, E: From<Error>>(
+        &self,
+        work: &mut impl AsyncFnMut(&mut Tx) -> std::result::Result<T, E>,
+    ) -> std::result::Result<T, E> {
         let mut tx = self.begin("BEGIN IMMEDIATE").await?;
         let value = work(&mut tx).await?;
         tx.commit().await?;

@@ -27,11 +27,13 @@ impl Tx {
 
     /// Every decision on a renewal, oldest first.
     pub async fn decisions(&mut self, renewal: RenewalId) -> Result<Vec<Decision>> {
-        Ok(on!(self, |db| sqlx::query_as(
+        Ok(on!(self, |db| {
+            sqlx::query_as(
             "SELECT id, renewal_id, gate, plan_digest, verb, decided_by, reason, decided_at FROM decision WHERE renewal_id = $1 ORDER BY id"
         )
         .bind(renewal)
         .fetch_all(db)
-        .await)?)
+        .await
+        })?)
     }
 }

@@ -32,16 +32,19 @@ pub struct Answer {
 impl Tx {
     /// The answer that this key got before.
     pub async fn answer(&mut self, key: &IdempotencyKey) -> Result<Option<Answer>> {
-        Ok(on!(self, |db| sqlx::query_as("SELECT request_hash, renewal_id, status, body FROM idempotency WHERE caller = $1 AND key = $2")
-            .bind(&key.caller)
-            .bind(&key.key)
-            .fetch_optional(db)
-            .await)?)
+        Ok(on!(self, |db| sqlx::query_as(
+            "SELECT request_hash, renewal_id, status, body FROM idempotency WHERE caller = $1 AND key = $2"
+        )
+        .bind(&key.caller)
+        .bind(&key.key)
+        .fetch_optional(db)
+        .await)?)
     }
 
     /// Keeps the answer of a key. A unique violation says that the same key is being answered at this moment.
     pub async fn insert_answer(&mut self, key: &IdempotencyKey, answer: &Answer, now: DateTime<Utc>) -> Result<()> {
-        on!(self, |db| sqlx::query("INSERT INTO idempotency (caller, key, request_hash, renewal_id, status, body, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7)")
+        on!(self, |db| {
+            sqlx::query("INSERT INTO idempotency (caller, key, request_hash, renewal_id, status, body, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7)")
             .bind(&key.caller)
             .bind(&key.key)
             .bind(&answer.request_hash)
@@ -51,7 +54,8 @@ impl Tx {
             .bind(now)
             .execute(db)
             .await
-            .map(drop))?;
+            .map(drop)
+        })?;
         Ok(())
     }
 }

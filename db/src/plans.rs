@@ -9,14 +9,16 @@ impl Tx {
     /// Stores a plan as canonical JSON; the same plan again changes nothing.
     pub async fn insert_plan(&mut self, renewal: RenewalId, plan: &Plan, now: DateTime<Utc>) -> Result<Digest> {
         let digest = plan.digest();
-        on!(self, |db| sqlx::query("INSERT INTO plan (renewal_id, digest, body, created_at) VALUES ($1, $2, $3, $4) ON CONFLICT (renewal_id, digest) DO NOTHING")
+        on!(self, |db| {
+            sqlx::query("INSERT INTO plan (renewal_id, digest, body, created_at) VALUES ($1, $2, $3, $4) ON CONFLICT (renewal_id, digest) DO NOTHING")
             .bind(renewal)
             .bind(&digest)
             .bind(plan.canonical())
             .bind(now)
             .execute(db)
             .await
-            .map(drop))?;
+            .map(drop)
+        })?;
         Ok(digest)
     }
 
@@ -28,6 +30,10 @@ impl Tx {
 
     /// The canonical JSON of a plan: the bytes that its digest covers.
     pub async fn plan_text(&mut self, renewal: RenewalId, digest: &Digest) -> Result<Option<String>> {
-        Ok(on!(self, |db| sqlx::query_scalar("SELECT body FROM plan WHERE renewal_id = $1 AND digest = $2").bind(renewal).bind(digest).fetch_optional(db).await)?)
+        Ok(on!(self, |db| sqlx::query_scalar("SELECT body FROM plan WHERE renewal_id = $1 AND digest = $2")
+            .bind(renewal)
+            .bind(digest)
+            .fetch_optional(db)
+            .await)?)
     }
 }

@@ -14,7 +14,8 @@ impl Tx {
         if let Some(holder) = self.live_renewal(&new.organization_id).await? {
             return Err(Error::OrganizationBusy { holder });
         }
-        on!(self, |db| sqlx::query(
+        on!(self, |db| {
+            sqlx::query(
             "INSERT INTO renewal (id, organization_id, requested_by, request, state, plan_digest, version, created_at, updated_at)
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)"
         )
@@ -29,19 +30,22 @@ impl Tx {
         .bind(new.updated_at)
         .execute(db)
         .await
-        .map(drop))?;
+        .map(drop)
+        })?;
         Ok(())
     }
 
     /// The renewal that holds an organization.
     pub async fn live_renewal(&mut self, organization: &OrganizationId) -> Result<Option<RenewalId>> {
-        Ok(on!(self, |db| sqlx::query_scalar(
+        Ok(on!(self, |db| {
+            sqlx::query_scalar(
             "SELECT id FROM renewal WHERE organization_id = $1
              AND status IN ('requested', 'planning', 'awaiting_approval', 'scheduled', 'running', 'waiting', 'soaking', 'paused')"
         )
         .bind(organization)
         .fetch_optional(db)
-        .await)?)
+        .await
+        })?)
     }
 
     /// The renewal of that id.
@@ -53,46 +57,67 @@ impl Tx {
 
     /// The renewal of that id, locked until the transaction ends, with its version raised: every change of it begins here.
     pub async fn lock_renewal(&mut self, id: RenewalId) -> Result<Renewal> {
-        let sql = sqlx::AssertSqlSafe(format!("UPDATE renewal SET version = version + 1 WHERE id = $1 RETURNING {COLUMNS}"));
+        let sql =
+            sqlx::AssertSqlSafe(format!("UPDATE renewal SET version = version + 1 WHERE id = $1 RETURNING {COLUMNS}"));
         let row = on!(self, |db| sqlx::query_as(sql).bind(id).fetch_optional(db).await)?;
         row.ok_or(Error::NotFound("renewal"))
     }
 
     /// Stores state, plan digest and wake-up time of a locked renewal.
     pub async fn save_renewal(&mut self, renewal: &Renewal, due_at: Option<DateTime<Utc>>) -> Result<()> {
-        on!(self, |db| sqlx::query("UPDATE renewal SET state = $2, plan_digest = $3, due_at = $4, updated_at = $5 WHERE id = $1")
-            .bind(renewal.id)
-            .bind(Json(&renewal.state))
-            .bind(&renewal.plan_digest)
-            .bind(due_at)
-            .bind(renewal.updated_at)
-            .execute(db)
-            .await
-            .map(drop))?;
+        on!(self, |db| sqlx::query(
+            "UPDATE renewal SET state = $2, plan_digest = $3, due_at = $4, updated_at = $5 WHERE id = $1"
+        )
+        .bind(renewal.id)
+        .bind(Json(&renewal.state))
+        .bind(&renewal.plan_digest)
+        .bind(due_at)
+        .bind(renewal.updated_at)
+        .execute(db)
+        .await
+        .map(drop))?;
         Ok(())
     }
 
     /// A page of renewals, newest first, of one organization or of all, in one status or in any.
-    pub async fn renewals(&mut self, organization: Option<&OrganizationId>, status: Option<&str>, page: Page) -> Result<Vec<Renewal>> {
+    pub async fn renewals(
+        &mut self,
+        organization: Option<&OrganizationId>,
+        status: Option<&str>,
+        page: Page,
+    ) -> Result<Vec<Renewal>> {
         let sql = sqlx::AssertSqlSafe(format!(
             "SELECT {COLUMNS} FROM renewal
              WHERE ($1 IS NULL OR organization_id = $1) AND ($2 IS NULL OR status = $2) AND ($3 IS NULL OR id < $3)
              ORDER BY id DESC LIMIT $4"
         ));
-        Ok(on!(self, |db| sqlx::query_as(sql).bind(organization).bind(status).bind(page.before).bind(page.limit).fetch_all(db).await)?)
+        Ok(on!(self, |db| sqlx::query_as(sql)
+            .bind(organization)
+            .bind(status)
+            .bind(page.before)
+            .bind(page.limit)
+            .fetch_all(db)
+            .await)?)
     }
 
     /// Renewals whose timer has come.
     pub async fn due_renewals(&mut self, now: DateTime<Utc>) -> Result<Vec<RenewalId>> {
-        Ok(on!(self, |db| sqlx::query_scalar("SELECT id FROM renewal WHERE due_at <= $1 ORDER BY due_at LIMIT 50").bind(now).fetch_all(db).await)?)
+        Ok(on!(self, |db| sqlx::query_scalar("SELECT id FROM renewal WHERE due_at <= $1 ORDER BY due_at LIMIT 50")
+            .bind(now)
+            .fetch_all(db)
+            .await)?)
     }
 
     /// The earliest timer of all renewals and steps: when work is due next if nothing else happens.
     pub async fn next_due(&mut self) -> Result<Option<DateTime<Utc>>> {
         let renewal: Option<DateTime<Utc>> =
-            on!(self, |db| sqlx::query_scalar("SELECT MIN(due_at) FROM renewal WHERE due_at IS NOT NULL").fetch_one(db).await)?;
+            on!(self, |db| sqlx::query_scalar("SELECT MIN(due_at) FROM renewal WHERE due_at IS NOT NULL")
+                .fetch_one(db)
+                .await)?;
         let step: Option<DateTime<Utc>> =
-            on!(self, |db| sqlx::query_scalar("SELECT MIN(due_at) FROM step WHERE status IN ('ready', 'running')").fetch_one(db).await)?;
+            on!(self, |db| sqlx::query_scalar("SELECT MIN(due_at) FROM step WHERE status IN ('ready', 'running')")
+                .fetch_one(db)
+                .await)?;
         Ok([renewal, step].into_iter().flatten().min())
     }
 }

@@ -108,7 +108,14 @@ impl Tx {
         self.begin(worker, run, step, permit, now).await
     }
 
-    async fn begin(&mut self, worker: &str, mut run: LoadedRun, step: Step, permit: Permit, now: DateTime<Utc>) -> Result<Claimed> {
+    async fn begin(
+        &mut self,
+        worker: &str,
+        mut run: LoadedRun,
+        step: Step,
+        permit: Permit,
+        now: DateTime<Utc>,
+    ) -> Result<Claimed> {
         if run.renewal.state == State::Requested {
             self.transition(&mut run.renewal, Event::PlanningBegan, worker, now).await?;
             self.save_renewal(&run.renewal, None).await?;
@@ -121,17 +128,34 @@ impl Tx {
 
     /// Records that a step is about to run a cmdlet that changes something, after checking that it still may: the lease is held, its phase is being
     /// worked on, no approval was withdrawn. `detail` names the cmdlet with its parameters redacted.
-    pub async fn intend(&mut self, claimed: &ClaimedStep, worker: &str, detail: serde_json::Value, now: DateTime<Utc>) -> Result<()> {
+    pub async fn intend(
+        &mut self,
+        claimed: &ClaimedStep,
+        worker: &str,
+        detail: serde_json::Value,
+        now: DateTime<Utc>,
+    ) -> Result<()> {
         let run = self.lock_run(claimed.step.renewal_id).await?;
         self.holds_step(&claimed.step).await?;
         let permit = progress::permit(&run.renewal.state, &claimed.step);
         if permit != claimed.permit {
-            return Err(Error::GateClosed(Trouble::new("not_its_turn", format!("The renewal is {}", run.renewal.state.status()), "Nothing to do: the step goes on when its turn comes again")));
+            return Err(Error::GateClosed(Trouble::new(
+                "not_its_turn",
+                format!("The renewal is {}", run.renewal.state.status()),
+                "Nothing to do: the step goes on when its turn comes again",
+            )));
         }
-        if let (Permit::Run, Some(gate)) = (permit, run.plan.as_ref().and_then(|plan| run.as_run().withdrawn_gate(plan, claimed.step.phase))) {
-            return Err(Error::GateClosed(Trouble::new("approval_withdrawn", format!("The {gate} gate no longer has its approvals"), "Approve it again, then retry; or cancel")));
+        if let (Permit::Run, Some(gate)) =
+            (permit, run.plan.as_ref().and_then(|plan| run.as_run().withdrawn_gate(plan, claimed.step.phase)))
+        {
+            return Err(Error::GateClosed(Trouble::new(
+                "approval_withdrawn",
+                format!("The {gate} gate no longer has its approvals"),
+                "Approve it again, then retry; or cancel",
+            )));
         }
-        self.audit(&run.renewal, NewAudit::new(worker, "cmdlet.intended", step_detail(&claimed.step, detail)), now).await
+        self.audit(&run.renewal, NewAudit::new(worker, "cmdlet.intended", step_detail(&claimed.step, detail)), now)
+            .await
     }
 
     /// Records something about a step that this worker holds.
@@ -142,7 +166,13 @@ impl Tx {
     }
 
     /// Ends an attempt and lets everything follow.
-    pub async fn finish_step(&mut self, claimed: &ClaimedStep, worker: &str, end: &StepEnd, now: DateTime<Utc>) -> Result<()> {
+    pub async fn finish_step(
+        &mut self,
+        claimed: &ClaimedStep,
+        worker: &str,
+        end: &StepEnd,
+        now: DateTime<Utc>,
+    ) -> Result<()> {
         let renewal = self.lock_renewal(claimed.step.renewal_id).await?;
         self.end_step(&claimed.step, end, now).await?;
         if let Some((action, detail)) = told(&claimed.step, end) {
@@ -152,14 +182,29 @@ impl Tx {
     }
 
     /// Ends the preflight with a plan: its steps are laid out, the `execute` gate opens.
-    pub async fn finish_preflight(&mut self, claimed: &ClaimedStep, worker: &str, plan: &Plan, now: DateTime<Utc>) -> Result<()> {
+    pub async fn finish_preflight(
+        &mut self,
+        claimed: &ClaimedStep,
+        worker: &str,
+        plan: &Plan,
+        now: DateTime<Utc>,
+    ) -> Result<()> {
         let mut renewal = self.lock_renewal(claimed.step.renewal_id).await?;
         let digest = self.insert_plan(renewal.id, plan, now).await?;
         self.end_step(&claimed.step, &StepEnd::Done(Outcome::Planned { digest: digest.clone() }), now).await?;
         for planned in &plan.steps {
             self.insert_step(&planned_step(renewal.id, planned)).await?;
         }
-        self.audit(&renewal, NewAudit::new(worker, "plan.made", json!({ "plan_digest": digest, "steps": plan.steps.len(), "findings": plan.findings })), now).await?;
+        self.audit(
+            &renewal,
+            NewAudit::new(
+                worker,
+                "plan.made",
+                json!({ "plan_digest": digest, "steps": plan.steps.len(), "findings": plan.findings }),
+            ),
+            now,
+        )
+        .await?;
         renewal.plan_digest = Some(digest.clone());
         self.transition(&mut renewal, Event::Planned { digest }, worker, now).await?;
         self.save_renewal(&renewal, None).await?;
@@ -167,7 +212,13 @@ impl Tx {
     }
 
     /// Ends the preflight with a refusal: nothing was changed.
-    pub async fn refuse_preflight(&mut self, claimed: &ClaimedStep, worker: &str, trouble: &Trouble, now: DateTime<Utc>) -> Result<()> {
+    pub async fn refuse_preflight(
+        &mut self,
+        claimed: &ClaimedStep,
+        worker: &str,
+        trouble: &Trouble,
+        now: DateTime<Utc>,
+    ) -> Result<()> {
         let mut renewal = self.lock_renewal(claimed.step.renewal_id).await?;
         let reason = trouble.to_string();
         self.end_step(&claimed.step, &StepEnd::Skipped(Outcome::NotDone { reason }), now).await?;
@@ -176,7 +227,12 @@ impl Tx {
     }
 
     /// Stores a decision and lets everything follow. `expected_version` is what `If-Match` said.
-    pub async fn decide(&mut self, decision: &Decision, expected_version: Option<i64>, now: DateTime<Utc>) -> Result<Renewal> {
+    pub async fn decide(
+        &mut self,
+        decision: &Decision,
+        expected_version: Option<i64>,
+        now: DateTime<Utc>,
+    ) -> Result<Renewal> {
         let renewal = self.lock_expected(decision.renewal_id, expected_version).await?;
         self.insert_decision(decision).await?;
         let action = match decision.verb {
@@ -200,23 +256,46 @@ impl Tx {
     }
 
     /// Holds a renewal.
-    pub async fn pause(&mut self, id: RenewalId, expected_version: Option<i64>, by: &str, reason: &str, now: DateTime<Utc>) -> Result<Renewal> {
+    pub async fn pause(
+        &mut self,
+        id: RenewalId,
+        expected_version: Option<i64>,
+        by: &str,
+        reason: &str,
+        now: DateTime<Utc>,
+    ) -> Result<Renewal> {
         let renewal = self.lock_expected(id, expected_version).await?;
         self.verb(renewal, Event::Pause { by: by.to_owned(), reason: reason.to_owned() }, by, now).await
     }
 
     /// Lets a paused renewal go on.
-    pub async fn resume(&mut self, id: RenewalId, expected_version: Option<i64>, by: &str, now: DateTime<Utc>) -> Result<Renewal> {
+    pub async fn resume(
+        &mut self,
+        id: RenewalId,
+        expected_version: Option<i64>,
+        by: &str,
+        now: DateTime<Utc>,
+    ) -> Result<Renewal> {
         let renewal = self.lock_expected(id, expected_version).await?;
         self.verb(renewal, Event::Resume, by, now).await
     }
 
     /// Makes the failed steps of a renewal due now.
-    pub async fn retry(&mut self, id: RenewalId, expected_version: Option<i64>, by: &str, now: DateTime<Utc>) -> Result<Renewal> {
+    pub async fn retry(
+        &mut self,
+        id: RenewalId,
+        expected_version: Option<i64>,
+        by: &str,
+        now: DateTime<Utc>,
+    ) -> Result<Renewal> {
         let renewal = self.lock_expected(id, expected_version).await?;
         let steps = self.retry_steps(id, now).await?;
         if steps == 0 {
-            return Err(Error::Refused(Trouble::new("nothing_to_retry", format!("No step has failed; the renewal is {}", renewal.state.status()), "Nothing to do")));
+            return Err(Error::Refused(Trouble::new(
+                "nothing_to_retry",
+                format!("No step has failed; the renewal is {}", renewal.state.status()),
+                "Nothing to do",
+            )));
         }
         self.audit(&renewal, NewAudit::new(by, "renewal.retried", json!({ "steps": steps })), now).await?;
         self.settle_run(id, by, now).await?;
@@ -224,7 +303,14 @@ impl Tx {
     }
 
     /// Stops a renewal before publication, taking back what was done.
-    pub async fn cancel(&mut self, id: RenewalId, expected_version: Option<i64>, by: &str, reason: &str, now: DateTime<Utc>) -> Result<Renewal> {
+    pub async fn cancel(
+        &mut self,
+        id: RenewalId,
+        expected_version: Option<i64>,
+        by: &str,
+        reason: &str,
+        now: DateTime<Utc>,
+    ) -> Result<Renewal> {
         let renewal = self.lock_expected(id, expected_version).await?;
         require_live(&renewal, "cancel")?;
         let steps = self.steps(id).await?;
@@ -236,11 +322,22 @@ impl Tx {
     }
 
     /// Makes the old certificate sign again, after publication and before `clear_previous`.
-    pub async fn roll_back(&mut self, id: RenewalId, expected_version: Option<i64>, by: &str, reason: &str, now: DateTime<Utc>) -> Result<Renewal> {
+    pub async fn roll_back(
+        &mut self,
+        id: RenewalId,
+        expected_version: Option<i64>,
+        by: &str,
+        reason: &str,
+        now: DateTime<Utc>,
+    ) -> Result<Renewal> {
         let renewal = self.lock_expected(id, expected_version).await?;
         require_live(&renewal, "rollback")?;
         if renewal.state.phase() == Some(Phase::Undo) {
-            return Err(Error::Refused(Trouble::new("already_undoing", "The run is being taken back already", "Follow its steps")));
+            return Err(Error::Refused(Trouble::new(
+                "already_undoing",
+                "The run is being taken back already",
+                "Follow its steps",
+            )));
         }
         let steps = self.steps(id).await?;
         let path = progress::rollback_path(&steps).map_err(Error::Refused)?;
@@ -301,7 +398,8 @@ impl Tx {
         let outcome = Outcome::NotDone { reason: format!("The renewal is {}", renewal.state.status()) };
         self.skip_open_steps(renewal.id, &outcome, now).await?;
         if self.destroy_sealed_key(renewal.id).await? {
-            self.audit(renewal, NewAudit::new(actor, "key.destroyed", json!({ "why": "the run is over" })), now).await?;
+            self.audit(renewal, NewAudit::new(actor, "key.destroyed", json!({ "why": "the run is over" })), now)
+                .await?;
         }
         Ok(())
     }
@@ -360,7 +458,15 @@ fn planned_step(renewal: RenewalId, planned: &PlannedStep) -> Step {
     new_step(renewal, planned.ordinal, planned.phase, planned.kind, &planned.target, &planned.site, None)
 }
 
-fn new_step(renewal_id: RenewalId, ordinal: i32, phase: Phase, kind: StepKind, target: &str, site: &str, due_at: Option<DateTime<Utc>>) -> Step {
+fn new_step(
+    renewal_id: RenewalId,
+    ordinal: i32,
+    phase: Phase,
+    kind: StepKind,
+    target: &str,
+    site: &str,
+    due_at: Option<DateTime<Utc>>,
+) -> Step {
     Step {
         id: StepId(Uuid::now_v7()),
         renewal_id,

@@ -23,20 +23,25 @@ impl std::fmt::Debug for SealedKey {
 impl Tx {
     /// Keeps the sealed key of a renewal, which has none yet.
     pub async fn insert_sealed_key(&mut self, renewal: RenewalId, key: &SealedKey, now: DateTime<Utc>) -> Result<()> {
-        on!(self, |db| sqlx::query("INSERT INTO sealed_key (renewal_id, thumbprint, sealed, created_at) VALUES ($1, $2, $3, $4)")
-            .bind(renewal)
-            .bind(&key.thumbprint)
-            .bind(&key.sealed)
-            .bind(now)
-            .execute(db)
-            .await
-            .map(drop))?;
+        on!(self, |db| sqlx::query(
+            "INSERT INTO sealed_key (renewal_id, thumbprint, sealed, created_at) VALUES ($1, $2, $3, $4)"
+        )
+        .bind(renewal)
+        .bind(&key.thumbprint)
+        .bind(&key.sealed)
+        .bind(now)
+        .execute(db)
+        .await
+        .map(drop))?;
         Ok(())
     }
 
     /// The sealed key of a renewal.
     pub async fn sealed_key(&mut self, renewal: RenewalId) -> Result<Option<SealedKey>> {
-        Ok(on!(self, |db| sqlx::query_as("SELECT thumbprint, sealed FROM sealed_key WHERE renewal_id = $1").bind(renewal).fetch_optional(db).await)?)
+        Ok(on!(self, |db| sqlx::query_as("SELECT thumbprint, sealed FROM sealed_key WHERE renewal_id = $1")
+            .bind(renewal)
+            .fetch_optional(db)
+            .await)?)
     }
 
     /// Destroys the sealed key of a renewal. Says whether there was one.

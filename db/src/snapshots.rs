@@ -20,8 +20,14 @@ pub enum Purpose {
 
 impl Tx {
     /// Keeps a snapshot.
-    pub async fn insert_snapshot(&mut self, renewal: Option<RenewalId>, purpose: Purpose, snapshot: &Snapshot) -> Result<()> {
-        on!(self, |db| sqlx::query("INSERT INTO snapshot (id, organization_id, renewal_id, purpose, body, taken_at) VALUES ($1, $2, $3, $4, $5, $6)")
+    pub async fn insert_snapshot(
+        &mut self,
+        renewal: Option<RenewalId>,
+        purpose: Purpose,
+        snapshot: &Snapshot,
+    ) -> Result<()> {
+        on!(self, |db| {
+            sqlx::query("INSERT INTO snapshot (id, organization_id, renewal_id, purpose, body, taken_at) VALUES ($1, $2, $3, $4, $5, $6)")
             .bind(Uuid::now_v7())
             .bind(&snapshot.organization)
             .bind(renewal)
@@ -30,26 +36,31 @@ impl Tx {
             .bind(snapshot.taken_at)
             .execute(db)
             .await
-            .map(drop))?;
+            .map(drop)
+        })?;
         Ok(())
     }
 
     /// The newest snapshot of an organization.
     pub async fn latest_snapshot(&mut self, organization: &OrganizationId) -> Result<Option<Snapshot>> {
-        let body: Option<Json<Snapshot>> = on!(self, |db| sqlx::query_scalar("SELECT body FROM snapshot WHERE organization_id = $1 ORDER BY id DESC LIMIT 1")
-            .bind(organization)
-            .fetch_optional(db)
-            .await)?;
+        let body: Option<Json<Snapshot>> = on!(self, |db| sqlx::query_scalar(
+            "SELECT body FROM snapshot WHERE organization_id = $1 ORDER BY id DESC LIMIT 1"
+        )
+        .bind(organization)
+        .fetch_optional(db)
+        .await)?;
         Ok(body.map(|Json(snapshot)| snapshot))
     }
 
     /// The newest snapshot of a renewal with that purpose.
     pub async fn snapshot_of(&mut self, renewal: RenewalId, purpose: Purpose) -> Result<Option<Snapshot>> {
-        let body: Option<Json<Snapshot>> = on!(self, |db| sqlx::query_scalar("SELECT body FROM snapshot WHERE renewal_id = $1 AND purpose = $2 ORDER BY id DESC LIMIT 1")
-            .bind(renewal)
-            .bind(purpose)
-            .fetch_optional(db)
-            .await)?;
+        let body: Option<Json<Snapshot>> = on!(self, |db| sqlx::query_scalar(
+            "SELECT body FROM snapshot WHERE renewal_id = $1 AND purpose = $2 ORDER BY id DESC LIMIT 1"
+        )
+        .bind(renewal)
+        .bind(purpose)
+        .fetch_optional(db)
+        .await)?;
         Ok(body.map(|Json(snapshot)| snapshot))
     }
 }

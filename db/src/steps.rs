@@ -6,8 +6,7 @@ use sqlx::types::Json;
 
 use crate::{Error, Result, Tx, connection::on};
 
-const COLUMNS: &str =
-    "id, renewal_id, ordinal, phase, kind, target, site, status, attempt, failures, due_at, trouble, outcome, started_at, finished_at";
+const COLUMNS: &str = "id, renewal_id, ordinal, phase, kind, target, site, status, attempt, failures, due_at, trouble, outcome, started_at, finished_at";
 
 /// How an attempt at a step ended.
 #[derive(Clone, Debug, PartialEq)]
@@ -109,33 +108,48 @@ impl Tx {
     }
 
     /// Gives a step to a worker until `lease_ends`; `None` when another worker was faster.
-    pub(crate) async fn take_step(&mut self, step: &Step, lease_ends: DateTime<Utc>, now: DateTime<Utc>) -> Result<Option<Step>> {
+    pub(crate) async fn take_step(
+        &mut self,
+        step: &Step,
+        lease_ends: DateTime<Utc>,
+        now: DateTime<Utc>,
+    ) -> Result<Option<Step>> {
         let sql = sqlx::AssertSqlSafe(format!(
             "UPDATE step SET status = 'running', attempt = attempt + 1, due_at = $3, started_at = COALESCE(started_at, $4)
              WHERE id = $1 AND attempt = $2 AND status IN ('ready', 'running') RETURNING {COLUMNS}"
         ));
-        Ok(on!(self, |db| sqlx::query_as(sql).bind(step.id).bind(step.attempt).bind(lease_ends).bind(now).fetch_optional(db).await)?)
+        Ok(on!(self, |db| sqlx::query_as(sql)
+            .bind(step.id)
+            .bind(step.attempt)
+            .bind(lease_ends)
+            .bind(now)
+            .fetch_optional(db)
+            .await)?)
     }
 
     /// Takes a due step back out of turn.
     pub(crate) async fn park_step(&mut self, step: &Step) -> Result<()> {
-        on!(self, |db| sqlx::query("UPDATE step SET status = 'pending', due_at = NULL WHERE id = $1 AND attempt = $2 AND status IN ('ready', 'running')")
+        on!(self, |db| {
+            sqlx::query("UPDATE step SET status = 'pending', due_at = NULL WHERE id = $1 AND attempt = $2 AND status IN ('ready', 'running')")
             .bind(step.id)
             .bind(step.attempt)
             .execute(db)
             .await
-            .map(drop))?;
+            .map(drop)
+        })?;
         Ok(())
     }
 
     /// Makes steps due at a time, unless a worker has them.
     pub(crate) async fn ready_step(&mut self, id: StepId, at: DateTime<Utc>) -> Result<()> {
-        on!(self, |db| sqlx::query("UPDATE step SET status = 'ready', due_at = $2 WHERE id = $1 AND status IN ('pending', 'ready', 'attention')")
+        on!(self, |db| {
+            sqlx::query("UPDATE step SET status = 'ready', due_at = $2 WHERE id = $1 AND status IN ('pending', 'ready', 'attention')")
             .bind(id)
             .bind(at)
             .execute(db)
             .await
-            .map(drop))?;
+            .map(drop)
+        })?;
         Ok(())
     }
 
@@ -153,7 +167,12 @@ impl Tx {
     }
 
     /// Gives up every step that is not over, because the run is.
-    pub(crate) async fn skip_open_steps(&mut self, renewal: RenewalId, outcome: &Outcome, now: DateTime<Utc>) -> Result<()> {
+    pub(crate) async fn skip_open_steps(
+        &mut self,
+        renewal: RenewalId,
+        outcome: &Outcome,
+        now: DateTime<Utc>,
+    ) -> Result<()> {
         on!(self, |db| sqlx::query(
             "UPDATE step SET status = 'skipped', due_at = NULL, outcome = $2, finished_at = $3
              WHERE renewal_id = $1 AND status IN ('pending', 'ready', 'running', 'attention')"
@@ -169,23 +188,27 @@ impl Tx {
 
     /// Whether the worker that took this attempt still has the step.
     pub(crate) async fn holds_step(&mut self, step: &Step) -> Result<()> {
-        let held: Option<i64> = on!(self, |db| sqlx::query_scalar("SELECT attempt FROM step WHERE id = $1 AND attempt = $2 AND status = 'running'")
-            .bind(step.id)
-            .bind(step.attempt)
-            .fetch_optional(db)
-            .await)?;
+        let held: Option<i64> = on!(self, |db| sqlx::query_scalar(
+            "SELECT attempt FROM step WHERE id = $1 AND attempt = $2 AND status = 'running'"
+        )
+        .bind(step.id)
+        .bind(step.attempt)
+        .fetch_optional(db)
+        .await)?;
         held.map(drop).ok_or(Error::LeaseLost)
     }
 
     /// Moves the end of a lease.
     pub async fn extend_lease(&mut self, step: &Step, lease_ends: DateTime<Utc>) -> Result<()> {
-        let rows = on!(self, |db| sqlx::query("UPDATE step SET due_at = $3 WHERE id = $1 AND attempt = $2 AND status = 'running'")
-            .bind(step.id)
-            .bind(step.attempt)
-            .bind(lease_ends)
-            .execute(db)
-            .await
-            .map(|done| done.rows_affected()))?;
+        let rows = on!(self, |db| sqlx::query(
+            "UPDATE step SET due_at = $3 WHERE id = $1 AND attempt = $2 AND status = 'running'"
+        )
+        .bind(step.id)
+        .bind(step.attempt)
+        .bind(lease_ends)
+        .execute(db)
+        .await
+        .map(|done| done.rows_affected()))?;
         if rows == 0 { Err(Error::LeaseLost) } else { Ok(()) }
     }
 

@@ -69,8 +69,7 @@ impl Verb {
 }
 
 /// One person's word on one gate of one plan digest. Never changed: a withdrawal is a decision of its own.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize, ToSchema)]
-#[derive(sqlx::FromRow)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize, ToSchema, sqlx::FromRow)]
 pub struct Decision {
     /// UUIDv7: later decisions sort later.
     pub id: Uuid,
@@ -161,7 +160,12 @@ mod tests {
         let cases: [(&str, u32, Vec<Decision>, bool); 7] = [
             ("nobody spoke", 1, vec![], false),
             ("one of one", 1, vec![said("bob", Verb::Approve, &plan)], true),
-            ("the same person twice is one", 2, vec![said("bob", Verb::Approve, &plan), said("bob", Verb::Approve, &plan)], false),
+            (
+                "the same person twice is one",
+                2,
+                vec![said("bob", Verb::Approve, &plan), said("bob", Verb::Approve, &plan)],
+                false,
+            ),
             ("two people", 2, vec![said("bob", Verb::Approve, &plan), said("carol", Verb::Approve, &plan)], true),
             ("withdrawn", 1, vec![said("bob", Verb::Approve, &plan), said("bob", Verb::Withdraw, &plan)], false),
             ("another digest", 1, vec![said("bob", Verb::Approve, &other)], false),

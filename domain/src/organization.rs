@@ -92,10 +92,16 @@ impl Policy {
             faults.push(format!("key_size is {}: use 2048, 3072 or 4096", self.key_size));
         }
         if self.staging_lead_hours < 48 {
-            faults.push(format!("staging_lead_hours is {}: Exchange asks for at least 48, 49 is recommended", self.staging_lead_hours));
+            faults.push(format!(
+                "staging_lead_hours is {}: Exchange asks for at least 48, 49 is recommended",
+                self.staging_lead_hours
+            ));
         }
         if self.soak_hours < 24 {
-            faults.push(format!("soak_hours is {}: tokens and metadata are cached for a day, use at least 24", self.soak_hours));
+            faults.push(format!(
+                "soak_hours is {}: tokens and metadata are cached for a day, use at least 24",
+                self.soak_hours
+            ));
         }
         if self.soak_check_minutes == 0 {
             faults.push("soak_check_minutes is 0: use at least 1".to_owned());

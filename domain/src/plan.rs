@@ -181,7 +181,9 @@ pub struct PlannedCmdlet {
     /// Where it runs.
     pub endpoint: EndpointKind,
     /// The whole command line as an administrator would type it.
-    #[schema(example = "Import-ExchangeCertificate -Server ex01.contoso.example -FileData <PFX> -Password <one-time password> -PrivateKeyExportable $true")]
+    #[schema(
+        example = "Import-ExchangeCertificate -Server ex01.contoso.example -FileData <PFX> -Password <one-time password> -PrivateKeyExportable $true"
+    )]
     pub line: String,
 }
 

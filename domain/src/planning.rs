@@ -5,8 +5,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 use crate::{
     Gate, Organization, Phase, Plan, Request, Snapshot, StepKind, Thumbprint, Trouble,
     plan::{
-        CertificateSource, EndpointKind, FORMAT, Finding, Observed, PfxAlgorithm, PlannedCmdlet, PlannedGate, PlannedServer, PlannedStep,
-        Reversibility,
+        CertificateSource, EndpointKind, FORMAT, Finding, Observed, PfxAlgorithm, PlannedCmdlet, PlannedGate,
+        PlannedServer, PlannedStep, Reversibility,
     },
     snapshot::{AuthConfig, Certificate, Key, Server, Store},
 };
@@ -23,7 +23,12 @@ const CLOCK_TOLERANCE_SECONDS: i64 = 300;
 const ADOPTABLE_FOR: TimeDelta = TimeDelta::days(180);
 
 /// Makes the plan for `request` on what `snapshot` saw.
-pub fn plan(organization: &Organization, request: &Request, snapshot: &Snapshot, now: DateTime<Utc>) -> Result<Plan, Trouble> {
+pub fn plan(
+    organization: &Organization,
+    request: &Request,
+    snapshot: &Snapshot,
+    now: DateTime<Utc>,
+) -> Result<Plan, Trouble> {
     let auth_config = agreed(snapshot)?;
     let participants: Vec<&Server> = snapshot.participants().collect();
     refuse_impossible(request, snapshot, &participants)?;
@@ -61,7 +66,11 @@ pub fn plan(organization: &Organization, request: &Request, snapshot: &Snapshot,
 
 fn agreed(snapshot: &Snapshot) -> Result<&AuthConfig, Trouble> {
     if snapshot.auth_config.is_empty() {
-        return Err(Trouble::new("no_auth_config", "No domain controller answered Get-AuthConfig", "Check that the account may run Get-AuthConfig"));
+        return Err(Trouble::new(
+            "no_auth_config",
+            "No domain controller answered Get-AuthConfig",
+            "Check that the account may run Get-AuthConfig",
+        ));
     }
     snapshot.agreed_auth_config().ok_or_else(|| {
         Trouble::new(
@@ -80,7 +89,9 @@ fn refuse_impossible(request: &Request, snapshot: &Snapshot, participants: &[&Se
             "Check that the account sees the whole forest and that this is the right organization",
         ));
     }
-    if let Some(unknown) = request.allow_absent.iter().find(|name| !participants.iter().any(|s| s.fqdn.eq_ignore_ascii_case(name))) {
+    if let Some(unknown) =
+        request.allow_absent.iter().find(|name| !participants.iter().any(|s| s.fqdn.eq_ignore_ascii_case(name)))
+    {
         return Err(Trouble::new(
             "unknown_server",
             format!("allow_absent names {unknown}, which takes no part in this organization"),
@@ -88,7 +99,11 @@ fn refuse_impossible(request: &Request, snapshot: &Snapshot, participants: &[&Se
         ));
     }
     if participants.iter().all(|s| !s.is_reachable()) {
-        return Err(Trouble::new("no_server_reachable", "No server's certificate store answered", "Check the network and the account, then raise it again"));
+        return Err(Trouble::new(
+            "no_server_reachable",
+            "No server's certificate store answered",
+            "Check the network and the account, then raise it again",
+        ));
     }
     if snapshot.hybrid {
         return Err(Trouble::new(
@@ -107,7 +122,12 @@ fn newest_copy<'a>(participants: &[&'a Server], thumbprint: Option<&Thumbprint>)
 }
 
 /// Takes over a healthy staged certificate; otherwise one is made.
-fn source(organization: &Organization, participants: &[&Server], auth_config: &AuthConfig, now: DateTime<Utc>) -> CertificateSource {
+fn source(
+    organization: &Organization,
+    participants: &[&Server],
+    auth_config: &AuthConfig,
+    now: DateTime<Utc>,
+) -> CertificateSource {
     let adoptable = auth_config.next.as_ref().and_then(|next| {
         let holder = participants.iter().find(|s| s.certificate(next).is_some_and(|c| is_healthy(c, now)))?;
         Some(CertificateSource::Adopt { thumbprint: next.clone(), from: holder.fqdn.clone() })
@@ -119,7 +139,10 @@ fn source(organization: &Organization, participants: &[&Server], auth_config: &A
 }
 
 fn is_healthy(certificate: &Certificate, now: DateTime<Utc>) -> bool {
-    certificate.key.is_usable() && certificate.findings.is_empty() && certificate.not_before <= now && certificate.not_after >= now + ADOPTABLE_FOR
+    certificate.key.is_usable()
+        && certificate.findings.is_empty()
+        && certificate.not_before <= now
+        && certificate.not_after >= now + ADOPTABLE_FOR
 }
 
 fn planned_server(server: &Server, request: &Request) -> PlannedServer {
@@ -134,20 +157,36 @@ fn planned_server(server: &Server, request: &Request) -> PlannedServer {
 
 fn gates(organization: &Organization) -> Vec<PlannedGate> {
     let meaning = |gate| match gate {
-        Gate::Execute => "The run begins: a certificate is made and brought to every server. Nothing signs with it yet.",
+        Gate::Execute => {
+            "The run begins: a certificate is made and brought to every server. Nothing signs with it yet."
+        }
         Gate::Publish => "The new certificate becomes the one that Exchange signs with. The old one stays valid.",
         Gate::ClearPrevious => "The old certificate is given up. This cannot be taken back.",
     };
-    let planned = |gate| PlannedGate { gate, quorum: organization.policy.quorum(gate), meaning: meaning(gate).to_owned() };
+    let planned =
+        |gate| PlannedGate { gate, quorum: organization.policy.quorum(gate), meaning: meaning(gate).to_owned() };
     Gate::ALL.into_iter().map(planned).collect()
 }
 
-fn findings(plan: &Plan, organization: &Organization, participants: &[&Server], auth_config: &AuthConfig, now: DateTime<Utc>) -> Vec<Finding> {
+fn findings(
+    plan: &Plan,
+    organization: &Organization,
+    participants: &[&Server],
+    auth_config: &AuthConfig,
+    now: DateTime<Utc>,
+) -> Vec<Finding> {
     let mut found: Vec<Finding> = participants.iter().flat_map(|s| server_findings(s, auth_config)).collect();
-    let mut about = |code: &str, message: String| found.push(Finding { code: code.to_owned(), target: String::new(), message });
+    let mut about =
+        |code: &str, message: String| found.push(Finding { code: code.to_owned(), target: String::new(), message });
     match plan.observed.current_not_after {
-        Some(not_after) if not_after <= now => about("current_expired", format!("The current certificate expired at {not_after}: this is an emergency plan.")),
-        None => about("current_missing", "No server that answered has the current certificate: this is an emergency plan.".to_owned()),
+        Some(not_after) if not_after <= now => about(
+            "current_expired",
+            format!("The current certificate expired at {not_after}: this is an emergency plan."),
+        ),
+        None => about(
+            "current_missing",
+            "No server that answered has the current certificate: this is an emergency plan.".to_owned(),
+        ),
         Some(_) => {}
     }
     if plan.emergency {
@@ -157,7 +196,10 @@ fn findings(plan: &Plan, organization: &Organization, participants: &[&Server], 
         about("staged_replaced", format!("The staged certificate {next} is not fit for use and is replaced."));
     }
     if let Some(previous) = &auth_config.previous {
-        about("previous_replaced", format!("The previous certificate {previous} leaves AuthConfig when the new one is published."));
+        about(
+            "previous_replaced",
+            format!("The previous certificate {previous} leaves AuthConfig when the new one is published."),
+        );
     }
     if !organization.windows {
         about("restart_by_hand", "No Windows endpoint is configured: restart MSExchangeServiceHost and recycle the OWA and ECP application pools on every server by hand after publication. Key checks are not made.".to_owned());
@@ -167,7 +209,9 @@ fn findings(plan: &Plan, organization: &Organization, participants: &[&Server], 
 
 fn server_findings(server: &Server, auth_config: &AuthConfig) -> Vec<Finding> {
     let mut found = Vec::new();
-    let mut about = |code: &str, message: String| found.push(Finding { code: code.to_owned(), target: server.fqdn.clone(), message });
+    let mut about = |code: &str, message: String| {
+        found.push(Finding { code: code.to_owned(), target: server.fqdn.clone(), message })
+    };
     if server.clock_ahead_seconds.is_some_and(|seconds| seconds.abs() > CLOCK_TOLERANCE_SECONDS) {
         about("clock_skew", "The server's clock is more than five minutes off: Kerberos and effective dates suffer. Correct it before the run.".to_owned());
     }
@@ -176,9 +220,17 @@ fn server_findings(server: &Server, auth_config: &AuthConfig) -> Vec<Finding> {
     }
     let Some(current) = auth_config.current.as_ref().filter(|_| server.is_reachable()) else { return found };
     match server.certificate(current) {
-        None => about("current_missing_on_server", "The server lacks the current certificate: it cannot sign today.".to_owned()),
-        Some(Certificate { key: Key::Ksp, .. }) => about("key_in_ksp", "The current key is in a key storage provider, which Exchange cannot sign with.".to_owned()),
-        Some(Certificate { key: Key::Missing, .. }) => about("key_missing", "The current certificate has no private key here.".to_owned()),
+        None => about(
+            "current_missing_on_server",
+            "The server lacks the current certificate: it cannot sign today.".to_owned(),
+        ),
+        Some(Certificate { key: Key::Ksp, .. }) => about(
+            "key_in_ksp",
+            "The current key is in a key storage provider, which Exchange cannot sign with.".to_owned(),
+        ),
+        Some(Certificate { key: Key::Missing, .. }) => {
+            about("key_missing", "The current certificate has no private key here.".to_owned())
+        }
         Some(_) => {}
     }
     found
@@ -198,22 +250,51 @@ fn steps(plan: &Plan, organization: &Organization) -> Vec<PlannedStep> {
 
 fn phase_steps(plan: &Plan, organization: &Organization, phase: Phase) -> Vec<PlannedStep> {
     let dc = plan.observed.domain_controllers.first().map_or("<domain controller>", String::as_str);
-    let one = |kind, description: &str, cmdlets, reversibility| vec![whole(phase, kind, description, cmdlets, reversibility)];
+    let one =
+        |kind, description: &str, cmdlets, reversibility| vec![whole(phase, kind, description, cmdlets, reversibility)];
     match phase {
         Phase::Generate => one(StepKind::Generate, generate_text(plan), export_cmdlet(plan), Reversibility::Free),
         Phase::Distribute => plan.servers.iter().map(distribute).collect(),
-        Phase::Stage => one(StepKind::Stage, "Stage the new certificate: every server now accepts it, none signs with it yet.", exchange(stage_line(plan, dc)), Reversibility::Reversible),
-        Phase::Publish => one(StepKind::Publish, "Make the new certificate the current one; tokens of the old one stay valid. If Exchange has published it by itself, that counts. While nobody has approved, the effective date is pushed out two hours before it comes.", exchange(vec![format!("Set-AuthConfig -PublishCertificate -Force -DomainController {dc}")]), Reversibility::Reversible),
+        Phase::Stage => one(
+            StepKind::Stage,
+            "Stage the new certificate: every server now accepts it, none signs with it yet.",
+            exchange(stage_line(plan, dc)),
+            Reversibility::Reversible,
+        ),
+        Phase::Publish => one(
+            StepKind::Publish,
+            "Make the new certificate the current one; tokens of the old one stay valid. If Exchange has published it by itself, that counts. While nobody has approved, the effective date is pushed out two hours before it comes.",
+            exchange(vec![format!("Set-AuthConfig -PublishCertificate -Force -DomainController {dc}")]),
+            Reversibility::Reversible,
+        ),
         Phase::Restart if organization.windows => plan.servers.iter().map(restart).collect(),
-        Phase::Soak => one(StepKind::Soak, "Wait, and look at the evidence on a schedule; a failed check starts the time again.", Vec::new(), Reversibility::Free),
-        Phase::ClearPrevious => one(StepKind::ClearPrevious, "Give up the old certificate.", exchange(vec![format!("Set-AuthConfig -ClearPreviousCertificate -Force -DomainController {dc}")]), Reversibility::PointOfNoReturn),
+        Phase::Soak => one(
+            StepKind::Soak,
+            "Wait, and look at the evidence on a schedule; a failed check starts the time again.",
+            Vec::new(),
+            Reversibility::Free,
+        ),
+        Phase::ClearPrevious => one(
+            StepKind::ClearPrevious,
+            "Give up the old certificate.",
+            exchange(vec![format!("Set-AuthConfig -ClearPreviousCertificate -Force -DomainController {dc}")]),
+            Reversibility::PointOfNoReturn,
+        ),
         Phase::Prune if organization.policy.remove_old_certificate => prune(plan),
-        Phase::Close => one(StepKind::Close, "Check everything once more and close the record.", Vec::new(), Reversibility::Free),
+        Phase::Close => {
+            one(StepKind::Close, "Check everything once more and close the record.", Vec::new(), Reversibility::Free)
+        }
         Phase::Preflight | Phase::Restart | Phase::Prune | Phase::Undo => Vec::new(),
     }
 }
 
-fn whole(phase: Phase, kind: StepKind, description: &str, cmdlets: Vec<PlannedCmdlet>, reversibility: Reversibility) -> PlannedStep {
+fn whole(
+    phase: Phase,
+    kind: StepKind,
+    description: &str,
+    cmdlets: Vec<PlannedCmdlet>,
+    reversibility: Reversibility,
+) -> PlannedStep {
     PlannedStep {
         ordinal: 0,
         phase,
@@ -226,8 +307,19 @@ fn whole(phase: Phase, kind: StepKind, description: &str, cmdlets: Vec<PlannedCm
     }
 }
 
-fn on_server(phase: Phase, kind: StepKind, server: &PlannedServer, description: String, cmdlets: Vec<PlannedCmdlet>, reversibility: Reversibility) -> PlannedStep {
-    PlannedStep { target: server.fqdn.clone(), site: server.site.clone(), ..whole(phase, kind, &description, cmdlets, reversibility) }
+fn on_server(
+    phase: Phase,
+    kind: StepKind,
+    server: &PlannedServer,
+    description: String,
+    cmdlets: Vec<PlannedCmdlet>,
+    reversibility: Reversibility,
+) -> PlannedStep {
+    PlannedStep {
+        target: server.fqdn.clone(),
+        site: server.site.clone(),
+        ..whole(phase, kind, &description, cmdlets, reversibility)
+    }
 }
 
 fn lines(endpoint: EndpointKind, lines: Vec<String>) -> Vec<PlannedCmdlet> {
@@ -240,25 +332,39 @@ fn exchange(text: Vec<String>) -> Vec<PlannedCmdlet> {
 
 fn generate_text(plan: &Plan) -> &'static str {
     match plan.certificate {
-        CertificateSource::Adopt { .. } => "Take over the certificate that is staged already: it is healthy. Its key is read from a server that has it.",
-        CertificateSource::Generate { .. } => "Make the new certificate: RSA, SHA-256, CN=Microsoft Exchange Server Auth Certificate. Its key is kept sealed until every server has it.",
+        CertificateSource::Adopt { .. } => {
+            "Take over the certificate that is staged already: it is healthy. Its key is read from a server that has it."
+        }
+        CertificateSource::Generate { .. } => {
+            "Make the new certificate: RSA, SHA-256, CN=Microsoft Exchange Server Auth Certificate. Its key is kept sealed until every server has it."
+        }
     }
 }
 
 fn export_cmdlet(plan: &Plan) -> Vec<PlannedCmdlet> {
     match &plan.certificate {
-        CertificateSource::Adopt { thumbprint, from } => {
-            exchange(vec![format!("Export-ExchangeCertificate -Server {from} -Thumbprint {thumbprint} -BinaryEncoded -Password <one-time password>")])
-        }
+        CertificateSource::Adopt { thumbprint, from } => exchange(vec![format!(
+            "Export-ExchangeCertificate -Server {from} -Thumbprint {thumbprint} -BinaryEncoded -Password <one-time password>"
+        )]),
         CertificateSource::Generate { .. } => Vec::new(),
     }
 }
 
 fn distribute(server: &PlannedServer) -> PlannedStep {
     let name = &server.fqdn;
-    let line = format!("Import-ExchangeCertificate -Server {name} -FileData <PFX, {}> -Password <one-time password> -PrivateKeyExportable $true", server.pfx.as_str());
+    let line = format!(
+        "Import-ExchangeCertificate -Server {name} -FileData <PFX, {}> -Password <one-time password> -PrivateKeyExportable $true",
+        server.pfx.as_str()
+    );
     let description = format!("Import the new certificate with its private key on {name}.");
-    on_server(Phase::Distribute, StepKind::Distribute, server, description, exchange(vec![line]), Reversibility::Reversible)
+    on_server(
+        Phase::Distribute,
+        StepKind::Distribute,
+        server,
+        description,
+        exchange(vec![line]),
+        Reversibility::Reversible,
+    )
 }
 
 fn stage_line(plan: &Plan, dc: &str) -> Vec<String> {
@@ -270,14 +376,23 @@ fn stage_line(plan: &Plan, dc: &str) -> Vec<String> {
         CertificateSource::Adopt { thumbprint, .. } => thumbprint.to_string(),
         CertificateSource::Generate { .. } => "<new thumbprint>".to_owned(),
     };
-    vec![format!("Set-AuthConfig -NewCertificateThumbprint {thumbprint} -NewCertificateEffectiveDate {date} -Force -DomainController {dc}")]
+    vec![format!(
+        "Set-AuthConfig -NewCertificateThumbprint {thumbprint} -NewCertificateEffectiveDate {date} -Force -DomainController {dc}"
+    )]
 }
 
 fn restart(server: &PlannedServer) -> PlannedStep {
     let pools = APP_POOLS.iter().map(|pool| format!("Restart-WebAppPool -Name {pool}"));
     let text = std::iter::once(format!("Restart-Service -Name {SERVICE_HOST}")).chain(pools).collect();
     let description = format!("Restart what caches keys on {}; one server of a site at a time.", server.fqdn);
-    on_server(Phase::Restart, StepKind::Restart, server, description, lines(EndpointKind::Windows, text), Reversibility::Free)
+    on_server(
+        Phase::Restart,
+        StepKind::Restart,
+        server,
+        description,
+        lines(EndpointKind::Windows, text),
+        Reversibility::Free,
+    )
 }
 
 fn prune(plan: &Plan) -> Vec<PlannedStep> {
@@ -285,7 +400,14 @@ fn prune(plan: &Plan) -> Vec<PlannedStep> {
     let step = |server: &PlannedServer| {
         let line = format!("Remove-ExchangeCertificate -Server {} -Thumbprint {old} -Confirm:$false", server.fqdn);
         let description = format!("Remove the old certificate from {} if nothing there uses it.", server.fqdn);
-        on_server(Phase::Prune, StepKind::Prune, server, description, exchange(vec![line]), Reversibility::PointOfNoReturn)
+        on_server(
+            Phase::Prune,
+            StepKind::Prune,
+            server,
+            description,
+            exchange(vec![line]),
+            Reversibility::PointOfNoReturn,
+        )
     };
     plan.servers.iter().map(step).collect()
 }

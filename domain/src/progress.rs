@@ -6,7 +6,8 @@
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::{
-    Decision, Event, Gate, Outcome, Phase, Plan, Renewal, State, Step, StepId, StepKind, StepStatus, Thumbprint, Trouble, Verdict,
+    Decision, Event, Gate, Outcome, Phase, Plan, Renewal, State, Step, StepId, StepKind, StepStatus, Thumbprint,
+    Trouble, Verdict,
     renewal::{UndoTo, Wait},
 };
 
@@ -68,7 +69,9 @@ impl Facts {
                     facts.effective_at = Some(*effective_at);
                     facts.exchange_publishes_at = Some(*effective_at);
                 }
-                Outcome::Postponed { exchange_publishes_at, .. } => facts.exchange_publishes_at = Some(*exchange_publishes_at),
+                Outcome::Postponed { exchange_publishes_at, .. } => {
+                    facts.exchange_publishes_at = Some(*exchange_publishes_at)
+                }
                 Outcome::Published { published_at, .. } => facts.published_at = Some(*published_at),
                 _ => {}
             }
@@ -96,7 +99,9 @@ pub fn permit(state: &State, step: &Step) -> Permit {
         State::Running { phase } | State::Waiting { phase, .. } if step.phase == *phase => Permit::Run,
         State::Soaking { .. } if step.phase == Phase::Soak => Permit::Run,
         State::AwaitingApproval { gate: Gate::Publish, .. } if step.kind == StepKind::Publish => Permit::Guard,
-        State::Paused { was, .. } if step.kind == StepKind::Publish && was.phase() != Some(Phase::Undo) => Permit::Guard,
+        State::Paused { was, .. } if step.kind == StepKind::Publish && was.phase() != Some(Phase::Undo) => {
+            Permit::Guard
+        }
         State::Running { phase: Phase::Undo } => Permit::Park,
         state if is_catching_up(step) && (state.is_working() || state.open_gate().is_some()) => Permit::Run,
         _ => Permit::Park,
@@ -128,7 +133,9 @@ impl Run<'_> {
     pub fn wake_at(&self) -> Option<DateTime<Utc>> {
         match &self.renewal.state {
             State::Scheduled { until } => Some(*until),
-            State::AwaitingApproval { gate: Gate::Execute, since, .. } => self.plan.map(|plan| *since + approval_lifetime(plan)),
+            State::AwaitingApproval { gate: Gate::Execute, since, .. } => {
+                self.plan.map(|plan| *since + approval_lifetime(plan))
+            }
             _ => None,
         }
     }
@@ -155,7 +162,9 @@ impl Run<'_> {
         match self.verdict(plan, gate) {
             Verdict::Approved { .. } => Some(self.pass(plan, gate, now)),
             Verdict::Rejected { by, reason } if gate == Gate::Execute => Some(Event::Rejected { by, reason }.into()),
-            Verdict::Open { .. } if gate == Gate::Execute && since + approval_lifetime(plan) <= now => Some(Event::Expired.into()),
+            Verdict::Open { .. } if gate == Gate::Execute && since + approval_lifetime(plan) <= now => {
+                Some(Event::Expired.into())
+            }
             Verdict::Open { .. } | Verdict::Rejected { .. } => None,
         }
     }
@@ -168,8 +177,11 @@ impl Run<'_> {
             (Gate::Publish, _, Some(until)) => State::Waiting { phase, reason: Wait::EffectiveDate { until } },
             _ => State::Running { phase },
         };
-        let publish = self.steps.iter().filter(|s| gate == Gate::Publish && s.kind == StepKind::Publish && !s.status.is_over());
-        let ready = publish.filter(|s| s.status != StepStatus::Running && phase == Phase::Publish).map(|s| (s.id, effective_at.unwrap_or(now)));
+        let publish =
+            self.steps.iter().filter(|s| gate == Gate::Publish && s.kind == StepKind::Publish && !s.status.is_over());
+        let ready = publish
+            .filter(|s| s.status != StepStatus::Running && phase == Phase::Publish)
+            .map(|s| (s.id, effective_at.unwrap_or(now)));
         Advance { ready: ready.collect(), event: Some(Event::GatePassed { gate, then }) }
     }
 
@@ -183,7 +195,8 @@ impl Run<'_> {
 
     fn advance_phase(&self, plan: &Plan, phase: Phase, now: DateTime<Utc>) -> Option<Advance> {
         if let Some(gate) = self.reopened(plan, phase) {
-            let ready = if phase == Phase::Publish { self.guarded_publication(now, StepStatus::Ready) } else { Vec::new() };
+            let ready =
+                if phase == Phase::Publish { self.guarded_publication(now, StepStatus::Ready) } else { Vec::new() };
             return Some(Advance { event: Some(Event::GateReached { gate, digest: plan.digest() }), ready });
         }
         let steps: Vec<&Step> = self.steps.iter().filter(|s| s.phase == phase).collect();
@@ -205,10 +218,15 @@ impl Run<'_> {
     /// What comes after a phase all of whose steps are over.
     fn leave(&self, plan: &Plan, phase: Phase, now: DateTime<Utc>) -> Advance {
         let Some(next) = phase.next() else {
-            return if phase == Phase::Undo { Event::Undone { to: self.undo_end() }.into() } else { Event::Finished.into() };
+            return if phase == Phase::Undo {
+                Event::Undone { to: self.undo_end() }.into()
+            } else {
+                Event::Finished.into()
+            };
         };
         if let Some(gate) = plan.gate_before(next) {
-            let ready = if next == Phase::Publish { self.guarded_publication(now, StepStatus::Pending) } else { Vec::new() };
+            let ready =
+                if next == Phase::Publish { self.guarded_publication(now, StepStatus::Pending) } else { Vec::new() };
             return Advance { event: Some(Event::GateReached { gate, digest: plan.digest() }), ready };
         }
         if next == Phase::Soak {
@@ -289,13 +307,16 @@ fn is_tolerated(plan: &Plan, step: &Step) -> bool {
 }
 
 fn trouble_of(step: &Step) -> Trouble {
-    step.trouble.clone().unwrap_or_else(|| Trouble::new("unknown", "The step failed without saying why", "Read the audit, then retry"))
+    step.trouble
+        .clone()
+        .unwrap_or_else(|| Trouble::new("unknown", "The step failed without saying why", "Read the audit, then retry"))
 }
 
 /// The undo steps that `cancel` needs for what has been begun, or why it is too late.
 pub fn cancel_path(steps: &[Step]) -> Result<Vec<(StepKind, &str, &str)>, Trouble> {
     let publish = steps.iter().find(|s| s.kind == StepKind::Publish && s.phase == Phase::Publish);
-    let published = Facts::of(steps).published_at.is_some() || steps.iter().any(|s| s.kind == StepKind::RestorePrevious);
+    let published =
+        Facts::of(steps).published_at.is_some() || steps.iter().any(|s| s.kind == StepKind::RestorePrevious);
     if published || publish.is_some_and(|s| s.status == StepStatus::Running) {
         return Err(Trouble::new(
             "already_published",
@@ -305,14 +326,21 @@ pub fn cancel_path(steps: &[Step]) -> Result<Vec<(StepKind, &str, &str)>, Troubl
     }
     let begun = |kind| move |s: &&Step| s.kind == kind && s.attempt > 0;
     let staged = steps.iter().any(|s| begun(StepKind::Stage)(&s)).then_some((StepKind::ClearNext, "", ""));
-    let imported = steps.iter().filter(begun(StepKind::Distribute)).map(|s| (StepKind::RemoveCertificate, s.target.as_str(), s.site.as_str()));
+    let imported = steps
+        .iter()
+        .filter(begun(StepKind::Distribute))
+        .map(|s| (StepKind::RemoveCertificate, s.target.as_str(), s.site.as_str()));
     Ok(staged.into_iter().chain(imported).collect())
 }
 
 /// The undo steps that `rollback` needs, or why it is not possible.
 pub fn rollback_path(steps: &[Step]) -> Result<Vec<(StepKind, &str, &str)>, Trouble> {
     if Facts::of(steps).published_at.is_none() {
-        return Err(Trouble::new("not_published", "The new certificate is not published", "Use cancel: it takes back what was done so far"));
+        return Err(Trouble::new(
+            "not_published",
+            "The new certificate is not published",
+            "Use cancel: it takes back what was done so far",
+        ));
     }
     if steps.iter().any(|s| s.kind == StepKind::ClearPrevious && s.attempt > 0) {
         return Err(Trouble::new(

@@ -335,20 +335,32 @@ impl State {
         let illegal = IllegalTransition { status: self.status(), event: event.name() };
         Ok(match (self, event) {
             (Self::Requested, Event::PlanningBegan) => Self::Planning,
-            (Self::Planning, Event::Planned { digest }) => Self::AwaitingApproval { gate: Gate::Execute, digest, since: now },
+            (Self::Planning, Event::Planned { digest }) => {
+                Self::AwaitingApproval { gate: Gate::Execute, digest, since: now }
+            }
             (Self::Requested | Self::Planning, Event::Refused { trouble }) => Self::Failed { trouble, at: now },
             (Self::AwaitingApproval { gate, .. }, Event::GatePassed { gate: passed, then }) if gate == passed => then,
-            (Self::AwaitingApproval { gate: Gate::Execute, .. }, Event::Rejected { by, reason }) => Self::Rejected { by, reason, at: now },
+            (Self::AwaitingApproval { gate: Gate::Execute, .. }, Event::Rejected { by, reason }) => {
+                Self::Rejected { by, reason, at: now }
+            }
             (Self::AwaitingApproval { gate: Gate::Execute, .. }, Event::Expired) => Self::Expired { at: now },
-            (state, Event::GateReached { gate, digest }) if state.is_working() => Self::AwaitingApproval { gate, digest, since: now },
+            (state, Event::GateReached { gate, digest }) if state.is_working() => {
+                Self::AwaitingApproval { gate, digest, since: now }
+            }
             (state, Event::PhaseBegan { phase }) if state.is_working() => Self::Running { phase },
             (state, Event::PhaseWaits { phase, reason }) if state.is_working() => Self::Waiting { phase, reason },
             (state, Event::SoakBegan { since, until }) if state.is_working() => Self::Soaking { since, until },
             (state, Event::Finished) if state.is_working() => Self::Succeeded { at: now },
-            (state, Event::Pause { by, reason }) if state.can_pause() => Self::Paused { was: Box::new(state), by, reason, at: now },
+            (state, Event::Pause { by, reason }) if state.can_pause() => {
+                Self::Paused { was: Box::new(state), by, reason, at: now }
+            }
             (Self::Paused { was, .. }, Event::Resume) => *was,
             (state, Event::Cancel { undo }) if state.is_live() => {
-                if undo { Self::Running { phase: Phase::Undo } } else { Self::Cancelled { at: now } }
+                if undo {
+                    Self::Running { phase: Phase::Undo }
+                } else {
+                    Self::Cancelled { at: now }
+                }
             }
             (state, Event::RollBack) if state.is_live() => Self::Running { phase: Phase::Undo },
             (state, Event::Undone { to }) if state.phase() == Some(Phase::Undo) => match to {

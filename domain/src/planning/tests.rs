@@ -12,7 +12,13 @@ pub(crate) fn thumbprint(digit: char) -> Thumbprint {
 }
 
 pub(crate) fn organization() -> Organization {
-    Organization { id: OrganizationId::parse("contoso").unwrap(), name: "Contoso".to_owned(), lab: true, windows: true, policy: Policy::default() }
+    Organization {
+        id: OrganizationId::parse("contoso").unwrap(),
+        name: "Contoso".to_owned(),
+        lab: true,
+        windows: true,
+        policy: Policy::default(),
+    }
 }
 
 pub(crate) fn request() -> Request {
@@ -117,7 +123,9 @@ fn what_cannot_be_planned_is_refused_with_its_reason() {
         ("replication_pending", |_, _, s| s.auth_config[1].next = Some(thumbprint('B'))),
         ("no_servers", |_, _, s| s.servers.iter_mut().for_each(|s| s.takes_part = false)),
         ("unknown_server", |_, r, _| r.allow_absent.push("ex99.contoso.example".to_owned())),
-        ("no_server_reachable", |_, _, s| s.servers.iter_mut().for_each(|s| s.store = Store::Unreachable { trouble: Trouble::new("x", "y", "z") })),
+        ("no_server_reachable", |_, _, s| {
+            s.servers.iter_mut().for_each(|s| s.store = Store::Unreachable { trouble: Trouble::new("x", "y", "z") })
+        }),
         ("hybrid_not_supported", |_, _, s| s.hybrid = true),
     ];
     for (code, change) in cases {
@@ -127,7 +135,10 @@ fn what_cannot_be_planned_is_refused_with_its_reason() {
 
 #[test]
 fn an_expired_certificate_gives_an_emergency_plan_whatever_the_requester_says() {
-    let plan = made(|_, _, s| s.servers.iter_mut().for_each(|s| s.store = Store::Read { certificates: vec![certificate('A', -1)] })).unwrap();
+    let plan = made(|_, _, s| {
+        s.servers.iter_mut().for_each(|s| s.store = Store::Read { certificates: vec![certificate('A', -1)] })
+    })
+    .unwrap();
     assert!(plan.emergency);
     assert_eq!(plan.staging_lead_hours, 0);
     assert_eq!(plan.gate_before(Phase::Stage), Some(Gate::Publish));
@@ -144,7 +155,10 @@ fn a_healthy_staged_certificate_is_adopted_and_a_sick_one_replaced() {
         }
     };
     let adopted = made(staged(1700)).unwrap();
-    assert_eq!(adopted.certificate, CertificateSource::Adopt { thumbprint: thumbprint('B'), from: "ex02.contoso.example".to_owned() });
+    assert_eq!(
+        adopted.certificate,
+        CertificateSource::Adopt { thumbprint: thumbprint('B'), from: "ex02.contoso.example".to_owned() }
+    );
     let replaced = made(staged(30)).unwrap();
     assert!(matches!(replaced.certificate, CertificateSource::Generate { .. }));
     assert!(codes(&replaced).contains(&"staged_replaced"));

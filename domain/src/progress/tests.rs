@@ -47,7 +47,8 @@ impl Play {
 
     fn settle(&mut self) {
         loop {
-            let run = Run { renewal: &self.renewal, plan: Some(&self.plan), steps: &self.steps, decisions: &self.decisions };
+            let run =
+                Run { renewal: &self.renewal, plan: Some(&self.plan), steps: &self.steps, decisions: &self.decisions };
             let Some(advance) = run.advance(self.now) else { return };
             for (id, at) in advance.ready {
                 let step = self.steps.iter_mut().find(|s| s.id == id).unwrap();
@@ -84,9 +85,18 @@ impl Play {
         self.now = self.now.max(step.due_at.unwrap());
         self.log.push(format!("{}:{}", step.kind, step.target.split('.').next().unwrap()));
         step.outcome = Some(match step.kind {
-            StepKind::Generate => Outcome::Generated { thumbprint: thumbprint('B'), not_before: self.now, not_after: self.now, adopted: false },
-            StepKind::Stage => Outcome::Staged { effective_at: self.now + TimeDelta::hours(49), domain_controllers: Vec::new() },
-            StepKind::Publish => Outcome::Published { published_at: self.now, by: Publisher::Rekey, domain_controllers: Vec::new() },
+            StepKind::Generate => Outcome::Generated {
+                thumbprint: thumbprint('B'),
+                not_before: self.now,
+                not_after: self.now,
+                adopted: false,
+            },
+            StepKind::Stage => {
+                Outcome::Staged { effective_at: self.now + TimeDelta::hours(49), domain_controllers: Vec::new() }
+            }
+            StepKind::Publish => {
+                Outcome::Published { published_at: self.now, by: Publisher::Rekey, domain_controllers: Vec::new() }
+            }
             _ => Outcome::NotDone { reason: String::new() },
         });
         (step.status, step.attempt, step.trouble, step.failures) = (StepStatus::Succeeded, 1, None, 0);
@@ -97,10 +107,13 @@ impl Play {
     fn drain(&mut self) {
         self.settle();
         while let Some(index) = self.ready().first().copied() {
-            let restarting = self.ready().iter().filter(|i| self.steps[**i].kind == StepKind::Restart).fold(BTreeMap::new(), |mut sites, i| {
-                *sites.entry(self.steps[*i].site.clone()).or_insert(0) += 1;
-                sites
-            });
+            let restarting = self.ready().iter().filter(|i| self.steps[**i].kind == StepKind::Restart).fold(
+                BTreeMap::new(),
+                |mut sites, i| {
+                    *sites.entry(self.steps[*i].site.clone()).or_insert(0) += 1;
+                    sites
+                },
+            );
             assert!(restarting.values().all(|n| *n == 1), "two servers of a site restart at once: {restarting:?}");
             self.finish(index);
         }
@@ -172,7 +185,8 @@ fn a_run_goes_through_its_phases_and_gates_in_order() {
 
 #[test]
 fn gates_with_quorum_zero_pass_on_evidence_alone() {
-    let mut play = Play::new(|plan| plan.gates.iter_mut().filter(|g| g.gate != Gate::Execute).for_each(|g| g.quorum = 0));
+    let mut play =
+        Play::new(|plan| plan.gates.iter_mut().filter(|g| g.gate != Gate::Execute).for_each(|g| g.quorum = 0));
     play.renewal.state = State::AwaitingApproval { gate: Gate::Execute, digest: play.plan.digest(), since: now() };
     play.decide(Gate::Execute, Verb::Approve);
     play.drain();
@@ -211,7 +225,8 @@ fn an_unapproved_publication_is_guarded_before_its_date_and_a_pause_does_not_sto
     assert_eq!(play.step(StepKind::Publish, "").due_at, Some(effective_at - GUARD));
     let publish = play.step(StepKind::Publish, "").clone();
     assert_eq!(permit(&play.renewal.state, &publish), Permit::Guard);
-    play.renewal.state = play.renewal.state.clone().apply(Event::Pause { by: "olga".into(), reason: "x".into() }, now()).unwrap();
+    play.renewal.state =
+        play.renewal.state.clone().apply(Event::Pause { by: "olga".into(), reason: "x".into() }, now()).unwrap();
     play.settle();
     assert_eq!(permit(&play.renewal.state, &publish), Permit::Guard);
 }
@@ -246,7 +261,9 @@ fn a_server_that_is_down_holds_the_run_unless_the_plan_allows_its_absence() {
         play.decide(Gate::Execute, Verb::Approve);
         play.finish(0);
         play.fail(StepKind::Distribute, "ex03", SERVER_UNREACHABLE, StepStatus::Ready);
-        let index = |play: &Play, kind, name: &str| play.steps.iter().position(|s| s.kind == kind && s.target.starts_with(name)).unwrap();
+        let index = |play: &Play, kind, name: &str| {
+            play.steps.iter().position(|s| s.kind == kind && s.target.starts_with(name)).unwrap()
+        };
         for name in ["ex01", "ex02"] {
             let index = index(&play, StepKind::Distribute, name);
             play.finish(index);
@@ -266,7 +283,9 @@ fn a_step_that_needs_a_person_shows_and_goes_on_after_retry() {
     let mut play = Play::new(|_| {});
     play.decide(Gate::Execute, Verb::Approve);
     play.fail(StepKind::Generate, "", "auth_config_changed", StepStatus::Attention);
-    assert!(matches!(&play.renewal.state, State::Waiting { reason: Wait::Attention { trouble, .. }, .. } if trouble.code == "auth_config_changed"));
+    assert!(
+        matches!(&play.renewal.state, State::Waiting { reason: Wait::Attention { trouble, .. }, .. } if trouble.code == "auth_config_changed")
+    );
     play.step(StepKind::Generate, "").status = StepStatus::Ready;
     play.finish(0);
     assert_eq!(play.renewal.state, State::Running { phase: Phase::Distribute });
@@ -306,7 +325,10 @@ fn cancel_takes_back_what_was_begun_in_reverse_and_rollback_is_for_what_is_publi
     play.lay(path, Event::Cancel { undo: true });
     play.log.clear();
     play.drain();
-    assert_eq!(play.log.join(" "), "clear_next: remove_certificate:ex01 remove_certificate:ex02 remove_certificate:ex03 cancelled");
+    assert_eq!(
+        play.log.join(" "),
+        "clear_next: remove_certificate:ex01 remove_certificate:ex02 remove_certificate:ex03 cancelled"
+    );
 
     let mut play = Play::new(|_| {});
     for gate in [Gate::Execute, Gate::Publish] {
@@ -339,10 +361,14 @@ fn nothing_is_undone_while_a_worker_may_still_be_doing() {
 #[test]
 fn events_that_cannot_happen_are_refused_by_name() {
     let over = State::Succeeded { at: now() };
-    for event in [Event::Resume, Event::Cancel { undo: false }, Event::RollBack, Event::Finished, Event::PlanningBegan] {
+    for event in [Event::Resume, Event::Cancel { undo: false }, Event::RollBack, Event::Finished, Event::PlanningBegan]
+    {
         let refused = over.clone().apply(event, now()).unwrap_err();
         assert_eq!(refused.status, "succeeded");
     }
     let waiting = State::AwaitingApproval { gate: Gate::Publish, digest: Digest::of(b""), since: now() };
-    assert!(waiting.apply(Event::Expired, now()).is_err(), "only the execute gate expires: later ones hold half-done work");
+    assert!(
+        waiting.apply(Event::Expired, now()).is_err(),
+        "only the execute gate expires: later ones hold half-done work"
+    );
 }
