@@ -15,16 +15,14 @@ use aws_lc_rs::{rand, rsa, signature::KeyPair as _};
 use chrono::{DateTime, Datelike as _, TimeDelta, Utc};
 use domain::Thumbprint;
 use rcgen::{
-    CertificateParams, CustomExtension, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
-    KeyPair, KeyUsagePurpose, PKCS_RSA_SHA256, RsaKeySize, SerialNumber,
+    CertificateParams, CustomExtension, DistinguishedName, DnType, DnValue, ExtendedKeyUsagePurpose, KeyPair,
+    KeyUsagePurpose, PKCS_RSA_SHA256, RsaKeySize, SerialNumber,
 };
 use x509_parser::{certificate::X509Certificate, prelude::FromDer};
 use zeroize::Zeroizing;
 
 pub use findings::{Finding, Severity, findings};
-pub use inspection::{
-    BasicConstraints, Inspection, Issuance, PublicKey, Purposes, Signature, inspect,
-};
+pub use inspection::{BasicConstraints, Inspection, Issuance, PublicKey, Purposes, Signature, inspect};
 
 /// The common name that every Auth certificate carries; subject and issuer hold nothing else.
 pub const COMMON_NAME: &str = "Microsoft Exchange Server Auth Certificate";
@@ -49,10 +47,7 @@ impl AuthCertificate {
     /// Takes up to seconds of processor time for 4096 bits: call it where blocking is allowed.
     pub fn generate(request: &Request) -> Result<Self, Error> {
         let parameters = parameters(request)?;
-        let key = Zeroizing::new(KeyPair::generate_rsa_for(
-            &PKCS_RSA_SHA256,
-            request.key_size.into(),
-        )?);
+        let key = Zeroizing::new(KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, request.key_size.into())?);
         let certificate = parameters.self_signed(&*key)?;
         let generated = Self {
             thumbprint: Thumbprint::of_der(certificate.der()),
@@ -66,34 +61,23 @@ impl AuthCertificate {
     /// What was asked for is what came out: rcgen, its features or a later version of it may decide otherwise.
     fn verify(&self, request: &Request) -> Result<(), Error> {
         let inspection = inspect(&self.certificate_der)?;
-        let asked_for =
-            |finding: &Finding| *finding == Finding::LongLived(request.lifetime_days.into());
+        let asked_for = |finding: &Finding| *finding == Finding::LongLived(request.lifetime_days.into());
         let mut departures = findings(&inspection, request.now);
         departures.retain(|finding| !asked_for(finding));
         let mut faults: Vec<String> = departures.iter().map(ToString::to_string).collect();
-        if inspection.key
-            != (PublicKey::Rsa {
-                bits: request.key_size.bits(),
-            })
-        {
+        if inspection.key != (PublicKey::Rsa { bits: request.key_size.bits() }) {
             faults.push(format!("the key is not RSA {}", request.key_size.bits()));
         }
         if !key_matches(&self.certificate_der, &self.private_key_pkcs8)? {
             faults.push("the private key belongs to another certificate".to_owned());
         }
-        if faults.is_empty() {
-            Ok(())
-        } else {
-            Err(Error::Unfit(faults.join("; ")))
-        }
+        if faults.is_empty() { Ok(()) } else { Err(Error::Unfit(faults.join("; "))) }
     }
 }
 
 impl fmt::Debug for AuthCertificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AuthCertificate")
-            .field("thumbprint", &self.thumbprint)
-            .finish_non_exhaustive()
+        f.debug_struct("AuthCertificate").field("thumbprint", &self.thumbprint).finish_non_exhaustive()
     }
 }
 
@@ -196,21 +180,15 @@ fn parse(der: &[u8]) -> Result<X509Certificate<'_>, Error> {
 }
 
 fn parameters(request: &Request) -> Result<CertificateParams, Error> {
-    let (not_before, not_after) =
-        validity(request).ok_or(Error::Lifetime(request.lifetime_days))?;
+    let (not_before, not_after) = validity(request).ok_or(Error::Lifetime(request.lifetime_days))?;
     let epoch = rcgen::date_time_ymd(1970, 1, 1);
     let mut parameters = CertificateParams::default();
     parameters.distinguished_name = DistinguishedName::new();
-    parameters
-        .distinguished_name
-        .push(DnType::CommonName, COMMON_NAME);
+    parameters.distinguished_name.push(DnType::CommonName, COMMON_NAME);
     parameters.not_before = epoch + not_before;
     parameters.not_after = epoch + not_after;
     parameters.serial_number = Some(serial_number()?);
-    parameters.key_usages = vec![
-        KeyUsagePurpose::DigitalSignature,
-        KeyUsagePurpose::KeyEncipherment,
-    ];
+    parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
     parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     parameters.custom_extensions = vec![not_an_authority()];
     Ok(parameters)
@@ -220,11 +198,7 @@ fn parameters(request: &Request) -> Result<CertificateParams, Error> {
 fn validity(request: &Request) -> Option<(Duration, Duration)> {
     let not_before = request.now - BACKDATE;
     let not_after = not_before.checked_add_signed(TimeDelta::days(request.lifetime_days.into()))?;
-    let since_epoch = |time: DateTime<Utc>| {
-        u64::try_from(time.timestamp())
-            .ok()
-            .map(Duration::from_secs)
-    };
+    let since_epoch = |time: DateTime<Utc>| u64::try_from(time.timestamp()).ok().map(Duration::from_secs);
     if not_after <= request.now || not_after.year() > 9999 {
         return None;
     }

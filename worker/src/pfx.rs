@@ -35,9 +35,7 @@ pub struct Contents<'a> {
 
 impl fmt::Debug for Contents<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Contents")
-            .field("friendly_name", &self.friendly_name)
-            .finish_non_exhaustive()
+        f.debug_struct("Contents").field("friendly_name", &self.friendly_name).finish_non_exhaustive()
     }
 }
 
@@ -49,14 +47,8 @@ impl FriendlyName {
     /// Refuses what Exchange would refuse: 64 characters or more, or none.
     pub fn parse(text: &str) -> Result<Self, Error> {
         let fits = (1..64).contains(&text.chars().count());
-        let plain = text
-            .chars()
-            .all(|c| !c.is_control() && u32::from(c) < 0x1_0000);
-        if fits && plain {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(Error::FriendlyName)
-        }
+        let plain = text.chars().all(|c| !c.is_control() && u32::from(c) < 0x1_0000);
+        if fits && plain { Ok(Self(text.to_owned())) } else { Err(Error::FriendlyName) }
     }
 
     /// The name as text.
@@ -101,11 +93,7 @@ pub struct WindowsVersion {
 
 impl WindowsVersion {
     /// The first Server release that reads a PFX in AES.
-    pub const SERVER_2019: Self = Self {
-        major: 10,
-        minor: 0,
-        build: 17763,
-    };
+    pub const SERVER_2019: Self = Self { major: 10, minor: 0, build: 17763 };
 }
 
 impl FromStr for WindowsVersion {
@@ -114,21 +102,9 @@ impl FromStr for WindowsVersion {
     /// Reads `10.0.17763` and `10.0.17763.6414` (`Win32_OperatingSystem`, the registry) and `10.0 (17763)` (the computer
     /// object in the directory).
     fn from_str(text: &str) -> Result<Self, Error> {
-        let mut numbers = text
-            .trim_end_matches(')')
-            .split(['.', ' ', '('])
-            .filter(|part| !part.is_empty());
-        let mut next = || {
-            numbers
-                .next()
-                .and_then(|part| part.parse().ok())
-                .ok_or(Error::WindowsVersion)
-        };
-        Ok(Self {
-            major: next()?,
-            minor: next()?,
-            build: next()?,
-        })
+        let mut numbers = text.trim_end_matches(')').split(['.', ' ', '(']).filter(|part| !part.is_empty());
+        let mut next = || numbers.next().and_then(|part| part.parse().ok()).ok_or(Error::WindowsVersion);
+        Ok(Self { major: next()?, minor: next()?, build: next()? })
     }
 }
 
@@ -138,10 +114,7 @@ pub fn random_password() -> Result<SecretString, Error> {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let mut bytes = Zeroizing::new([0; 32]);
     rand::fill(&mut *bytes).map_err(|_| Error::Random)?;
-    let password: String = bytes
-        .iter()
-        .map(|byte| char::from(ALPHABET[usize::from(byte % 64)]))
-        .collect();
+    let password: String = bytes.iter().map(|byte| char::from(ALPHABET[usize::from(byte % 64)])).collect();
     Ok(SecretString::from(password))
 }
 
@@ -151,11 +124,7 @@ pub fn encode(
     password: &SecretString,
     algorithm: Algorithm,
 ) -> Result<Zeroizing<Vec<u8>>, Error> {
-    if !password
-        .expose_secret()
-        .bytes()
-        .all(|byte| (b' '..=b'~').contains(&byte))
-    {
+    if !password.expose_secret().bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
         return Err(Error::Password);
     }
     structure::pfx(contents, &protection::Protection::new(password, algorithm))
@@ -173,24 +142,17 @@ pub struct Exported {
 
 impl fmt::Debug for Exported {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Exported")
-            .field("friendly_name", &self.friendly_name)
-            .finish_non_exhaustive()
+        f.debug_struct("Exported").field("friendly_name", &self.friendly_name).finish_non_exhaustive()
     }
 }
 
 /// Reads the one private key of a PFX and the certificate that belongs to it; other certificates are left.
 pub fn decode(bytes: &[u8], password: &SecretString) -> Result<Exported, Error> {
-    let archive =
-        Pkcs12Archive::from_pkcs12(bytes, password.expose_secret()).map_err(unreadable)?;
+    let archive = Pkcs12Archive::from_pkcs12(bytes, password.expose_secret()).map_err(unreadable)?;
     let [key] = archive.keys.as_slice() else {
         return Err(Error::Keys(archive.keys.len()));
     };
-    let certificate = archive
-        .certs
-        .iter()
-        .find(|bag| belongs(bag, key))
-        .ok_or(Error::NoCertificate)?;
+    let certificate = archive.certs.iter().find(|bag| belongs(bag, key)).ok_or(Error::NoCertificate)?;
     Ok(Exported {
         certificate_der: certificate.cert.as_der().to_vec(),
         private_key_pkcs8: Zeroizing::new(key.key.as_der().to_vec()),

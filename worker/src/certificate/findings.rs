@@ -33,7 +33,7 @@ pub enum Finding {
     NotYetValid(DateTime<Utc>),
     /// Longer, shorter or other than 16 positive bytes.
     Serial(String),
-    /// A signature that Exchange warns of.
+    /// Signed in another way than Exchange's cmdlet does.
     Signature(Signature),
     /// A self-signed certificate whose signature does not verify.
     SignatureBroken,
@@ -81,7 +81,10 @@ impl Finding {
             | Self::NotYetValid(_)
             | Self::Serial(_)
             | Self::Subject(_) => Severity::Warn,
-            Self::Signature(Signature::Sha384WithRsa | Signature::Sha512WithRsa) => Severity::Warn,
+            // SHA-1 among them: Exchange's own setup signs the first Auth certificate with it, and nobody builds a chain.
+            Self::Signature(Signature::Sha1WithRsa | Signature::Sha384WithRsa | Signature::Sha512WithRsa) => {
+                Severity::Warn
+            }
             Self::KeyUsage(names) if names.iter().any(|name| name == SIGNING) => Severity::Warn,
             Self::Authority
             | Self::Expired(_)
@@ -110,13 +113,13 @@ impl Finding {
             Self::BasicConstraints | Self::Serial(_) => {
                 "Nothing to do: it works, but no tool of Exchange would have made it."
             }
+            Self::Signature(_) => "It works, but health checks warn of it: let rekey make a new certificate.",
             Self::Authority
             | Self::Expired(_)
             | Self::ExtendedKeyUsage(_)
             | Self::KeyKind(_)
             | Self::KeySize(_)
             | Self::KeyUsage(_)
-            | Self::Signature(_)
             | Self::SignatureBroken => "Do not publish it: let rekey make a new certificate.",
         }
     }
@@ -129,40 +132,22 @@ impl fmt::Display for Finding {
                 write!(f, "carries alternative names: {}", names.join(", "))
             }
             Self::Authority => f.write_str("may sign other certificates"),
-            Self::BasicConstraints => {
-                f.write_str("does not say, critically, that it cannot sign other certificates")
-            }
+            Self::BasicConstraints => f.write_str("does not say, critically, that it cannot sign other certificates"),
             Self::Expired(end) => write!(f, "expired on {}", end.format(DAY)),
-            Self::ExtendedKeyUsage(names) => write!(
-                f,
-                "extended key usage is {}, serverAuth is needed",
-                list(names)
-            ),
+            Self::ExtendedKeyUsage(names) => write!(f, "extended key usage is {}, serverAuth is needed", list(names)),
             Self::Issued(issuer) => write!(f, "is not self-signed but issued by {issuer}"),
             Self::KeyKind(algorithm) => write!(f, "the key is not RSA but {algorithm}"),
-            Self::KeySize(bits) => write!(
-                f,
-                "the key has {bits} bits, at least {STRONG_BITS} are needed"
-            ),
-            Self::KeyUsage(names) => write!(
-                f,
-                "key usage is {}, digitalSignature and keyEncipherment are needed, critically",
-                list(names)
-            ),
-            Self::LongLived(days) => write!(
-                f,
-                "is valid for {days} days, Exchange itself uses five years"
-            ),
+            Self::KeySize(bits) => write!(f, "the key has {bits} bits, at least {STRONG_BITS} are needed"),
+            Self::KeyUsage(names) => {
+                write!(f, "key usage is {}, digitalSignature and keyEncipherment are needed, critically", list(names))
+            }
+            Self::LongLived(days) => write!(f, "is valid for {days} days, Exchange itself uses five years"),
             Self::NotYetValid(begin) => write!(f, "is not valid before {}", begin.format(DAY)),
             Self::Serial(serial) => write!(f, "the serial number {serial} is not one of 16 bytes"),
-            Self::Signature(signature) => write!(
-                f,
-                "is signed with {}, sha256WithRSAEncryption is expected",
-                signature_name(signature)
-            ),
-            Self::SignatureBroken => {
-                f.write_str("is self-signed but its signature is not by its own key")
+            Self::Signature(signature) => {
+                write!(f, "is signed with {}, sha256WithRSAEncryption is expected", signature_name(signature))
             }
+            Self::SignatureBroken => f.write_str("is self-signed but its signature is not by its own key"),
             Self::Subject(subject) => {
                 write!(f, "the subject is {subject}, CN={COMMON_NAME} is expected")
             }
@@ -171,8 +156,7 @@ impl fmt::Display for Finding {
 }
 
 fn names(inspection: &Inspection) -> Option<Finding> {
-    (inspection.subject != format!("CN={COMMON_NAME}"))
-        .then(|| Finding::Subject(inspection.subject.clone()))
+    (inspection.subject != format!("CN={COMMON_NAME}")).then(|| Finding::Subject(inspection.subject.clone()))
 }
 
 fn serial(inspection: &Inspection) -> Option<Finding> {
@@ -195,14 +179,11 @@ fn key(inspection: &Inspection) -> Option<Finding> {
 }
 
 fn signature(inspection: &Inspection) -> Option<Finding> {
-    (inspection.signature != Signature::Sha256WithRsa)
-        .then(|| Finding::Signature(inspection.signature.clone()))
+    (inspection.signature != Signature::Sha256WithRsa).then(|| Finding::Signature(inspection.signature.clone()))
 }
 
 fn key_usage(inspection: &Inspection) -> Option<Finding> {
-    let good = |usage: &Purposes| {
-        usage.critical && usage.allows(SIGNING) && usage.allows("keyEncipherment")
-    };
+    let good = |usage: &Purposes| usage.critical && usage.allows(SIGNING) && usage.allows("keyEncipherment");
     purposes(inspection.key_usage.as_ref(), good).map(Finding::KeyUsage)
 }
 
@@ -249,11 +230,7 @@ fn lifetime(inspection: &Inspection) -> Option<Finding> {
 }
 
 fn list(names: &[String]) -> String {
-    if names.is_empty() {
-        "missing".to_owned()
-    } else {
-        names.join("+")
-    }
+    if names.is_empty() { "missing".to_owned() } else { names.join("+") }
 }
 
 fn signature_name(signature: &Signature) -> &str {

@@ -3,9 +3,8 @@
 use aws_lc_rs::{
     digest,
     signature::{
-        RSA_PKCS1_1024_8192_SHA1_FOR_LEGACY_USE_ONLY,
-        RSA_PKCS1_1024_8192_SHA256_FOR_LEGACY_USE_ONLY, RSA_PKCS1_2048_8192_SHA384,
-        RSA_PKCS1_2048_8192_SHA512, RsaParameters, UnparsedPublicKey,
+        RSA_PKCS1_1024_8192_SHA1_FOR_LEGACY_USE_ONLY, RSA_PKCS1_1024_8192_SHA256_FOR_LEGACY_USE_ONLY,
+        RSA_PKCS1_2048_8192_SHA384, RSA_PKCS1_2048_8192_SHA512, RsaParameters, UnparsedPublicKey,
     },
 };
 use chrono::{DateTime, Utc};
@@ -154,10 +153,7 @@ fn signature(certificate: &X509Certificate<'_>) -> Signature {
         (oid::OID_PKCS1_SHA512WITHRSA, Signature::Sha512WithRsa),
     ];
     let found = known.into_iter().find(|(oid, _)| oid == algorithm);
-    found.map_or_else(
-        || Signature::Other(algorithm.to_id_string()),
-        |(_, signature)| signature,
-    )
+    found.map_or_else(|| Signature::Other(algorithm.to_id_string()), |(_, signature)| signature)
 }
 
 fn issuance(certificate: &X509Certificate<'_>, signature: &Signature) -> Issuance {
@@ -168,10 +164,7 @@ fn issuance(certificate: &X509Certificate<'_>, signature: &Signature) -> Issuanc
         return Issuance::Broken;
     };
     let key = UnparsedPublicKey::new(algorithm, &certificate.public_key().subject_public_key.data);
-    match key.verify(
-        certificate.tbs_certificate.as_ref(),
-        &certificate.signature_value.data,
-    ) {
+    match key.verify(certificate.tbs_certificate.as_ref(), &certificate.signature_value.data) {
         Ok(()) => Issuance::SelfSigned,
         Err(_) => Issuance::Broken,
     }
@@ -203,25 +196,20 @@ fn moment(time: ASN1Time) -> Result<DateTime<Utc>, Error> {
 fn public_key(certificate: &X509Certificate<'_>) -> PublicKey {
     let info = certificate.public_key();
     match info.parsed() {
-        Ok(x509_parser::public_key::PublicKey::RSA(rsa)) => PublicKey::Rsa {
-            bits: bit_length(rsa.modulus),
-        },
-        _ => PublicKey::Other {
-            algorithm: info.algorithm.algorithm.to_id_string(),
-        },
+        Ok(x509_parser::public_key::PublicKey::RSA(rsa)) => PublicKey::Rsa { bits: bit_length(rsa.modulus) },
+        _ => PublicKey::Other { algorithm: info.algorithm.algorithm.to_id_string() },
     }
 }
 
 /// Length of a big-endian number in bits, leading zeros not counted: a modulus of 2047 bits is not one of 2048.
 fn bit_length(number: &[u8]) -> u32 {
     let significant = number.iter().skip_while(|byte| **byte == 0);
-    let bits = significant.fold((0, 0), |(bits, first), byte| {
-        if bits == 0 {
-            (8, byte.leading_zeros())
-        } else {
-            (bits + 8, first)
-        }
-    });
+    let bits = significant.fold(
+        (0, 0),
+        |(bits, first), byte| {
+            if bits == 0 { (8, byte.leading_zeros()) } else { (bits + 8, first) }
+        },
+    );
     bits.0 - bits.1
 }
 
@@ -229,10 +217,7 @@ fn key_usage(certificate: &X509Certificate<'_>) -> Result<Option<Purposes>, Erro
     let Some(extension) = certificate.key_usage().map_err(twice)? else {
         return Ok(None);
     };
-    Ok(Some(Purposes {
-        critical: extension.critical,
-        names: key_usage_names(extension.value),
-    }))
+    Ok(Some(Purposes { critical: extension.critical, names: key_usage_names(extension.value) }))
 }
 
 fn key_usage_names(usage: &KeyUsage) -> Vec<String> {
@@ -254,10 +239,7 @@ fn extended_key_usage(certificate: &X509Certificate<'_>) -> Result<Option<Purpos
     let Some(extension) = certificate.extended_key_usage().map_err(twice)? else {
         return Ok(None);
     };
-    Ok(Some(Purposes {
-        critical: extension.critical,
-        names: extended_key_usage_names(extension.value),
-    }))
+    Ok(Some(Purposes { critical: extension.critical, names: extended_key_usage_names(extension.value) }))
 }
 
 fn extended_key_usage_names(usage: &ExtendedKeyUsage<'_>) -> Vec<String> {
@@ -276,30 +258,17 @@ fn extended_key_usage_names(usage: &ExtendedKeyUsage<'_>) -> Vec<String> {
 }
 
 fn chosen(all: &[(bool, &str)]) -> Vec<String> {
-    all.iter()
-        .filter(|(set, _)| *set)
-        .map(|(_, name)| (*name).to_owned())
-        .collect()
+    all.iter().filter(|(set, _)| *set).map(|(_, name)| (*name).to_owned()).collect()
 }
 
 fn basic_constraints(certificate: &X509Certificate<'_>) -> Result<Option<BasicConstraints>, Error> {
     let extension = certificate.basic_constraints().map_err(twice)?;
-    Ok(extension.map(|found| BasicConstraints {
-        critical: found.critical,
-        authority: found.value.ca,
-    }))
+    Ok(extension.map(|found| BasicConstraints { critical: found.critical, authority: found.value.ca }))
 }
 
 fn alternative_names(certificate: &X509Certificate<'_>) -> Result<Vec<String>, Error> {
     let extension = certificate.subject_alternative_name().map_err(twice)?;
-    Ok(extension.map_or_else(Vec::new, |found| {
-        found
-            .value
-            .general_names
-            .iter()
-            .map(ToString::to_string)
-            .collect()
-    }))
+    Ok(extension.map_or_else(Vec::new, |found| found.value.general_names.iter().map(ToString::to_string).collect()))
 }
 
 fn twice(error: x509_parser::error::X509Error) -> Error {

@@ -24,11 +24,7 @@ fn now() -> DateTime<Utc> {
 }
 
 fn request(key_size: KeySize) -> Request {
-    Request {
-        key_size,
-        lifetime_days: 1826,
-        now: now(),
-    }
+    Request { key_size, lifetime_days: 1826, now: now() }
 }
 
 fn good() -> Inspection {
@@ -40,10 +36,7 @@ fn a_generated_certificate_is_what_exchange_itself_would_make() {
     for size in [KeySize::Rsa2048, KeySize::Rsa3072, KeySize::Rsa4096] {
         let made = sample(size);
         let found = inspect(&made.certificate_der).unwrap();
-        assert_eq!(
-            found.subject,
-            "CN=Microsoft Exchange Server Auth Certificate"
-        );
+        assert_eq!(found.subject, "CN=Microsoft Exchange Server Auth Certificate");
         assert_eq!(found.issuer, found.subject);
         assert_eq!(found.issuance, Issuance::SelfSigned);
         assert_eq!(found.thumbprint, made.thumbprint);
@@ -55,13 +48,7 @@ fn a_generated_certificate_is_what_exchange_itself_would_make() {
         let extended = found.extended_key_usage.as_ref().unwrap();
         assert!(!extended.critical);
         assert_eq!(extended.names, ["serverAuth"]);
-        assert_eq!(
-            found.basic_constraints,
-            Some(BasicConstraints {
-                critical: true,
-                authority: false
-            })
-        );
+        assert_eq!(found.basic_constraints, Some(BasicConstraints { critical: true, authority: false }));
         assert_eq!(found.alternative_names, Vec::<String>::new());
         assert_eq!(found.serial.len(), 32);
         assert_eq!(findings(&found, now()), []);
@@ -78,35 +65,31 @@ fn a_certificate_of_1826_days_ends_on_the_same_day_five_years_later() {
 #[test]
 fn a_certificate_has_only_the_extensions_that_exchange_writes() {
     let certificate = parse(&sample(KeySize::Rsa2048).certificate_der).unwrap();
-    let mut oids: Vec<String> = certificate
-        .extensions()
-        .iter()
-        .map(|e| e.oid.to_id_string())
-        .collect();
+    let mut oids: Vec<String> = certificate.extensions().iter().map(|e| e.oid.to_id_string()).collect();
     oids.sort();
     assert_eq!(oids, ["2.5.29.15", "2.5.29.19", "2.5.29.37"]);
 }
 
 #[test]
+fn the_name_is_written_as_exchange_writes_it() {
+    const PRINTABLE_STRING: u8 = 0x13;
+    let certificate = parse(&sample(KeySize::Rsa2048).certificate_der).unwrap();
+    let name = certificate.subject().as_raw();
+    let (header, text) = name.split_at(name.len() - COMMON_NAME.len());
+    assert_eq!(text, COMMON_NAME.as_bytes());
+    assert_eq!(header[header.len() - 2], PRINTABLE_STRING);
+}
+
+#[test]
 fn no_two_certificates_share_a_serial_number() {
-    let serials: std::collections::HashSet<_> = (0..64)
-        .map(|_| serial_number().unwrap().to_bytes())
-        .collect();
+    let serials: std::collections::HashSet<_> = (0..64).map(|_| serial_number().unwrap().to_bytes()).collect();
     assert_eq!(serials.len(), 64);
-    assert!(
-        serials
-            .iter()
-            .all(|serial| serial.len() == 16 && (0x40..0x80).contains(&serial[0]))
-    );
+    assert!(serials.iter().all(|serial| serial.len() == 16 && (0x40..0x80).contains(&serial[0])));
 }
 
 #[test]
 fn a_lifetime_beyond_five_years_is_made_when_asked_for_and_found_when_judged() {
-    let made = AuthCertificate::generate(&Request {
-        lifetime_days: 3653,
-        ..request(KeySize::Rsa2048)
-    })
-    .unwrap();
+    let made = AuthCertificate::generate(&Request { lifetime_days: 3653, ..request(KeySize::Rsa2048) }).unwrap();
     let found = findings(&inspect(&made.certificate_der).unwrap(), now());
     assert_eq!(found, [Finding::LongLived(3653)]);
     assert_eq!(found[0].severity(), Severity::Warn);
@@ -114,31 +97,15 @@ fn a_lifetime_beyond_five_years_is_made_when_asked_for_and_found_when_judged() {
 
 #[test]
 fn a_certificate_that_ends_after_2049_can_be_read_back() {
-    let made = AuthCertificate::generate(&Request {
-        lifetime_days: 9_000,
-        ..request(KeySize::Rsa2048)
-    })
-    .unwrap();
-    assert_eq!(
-        inspect(&made.certificate_der)
-            .unwrap()
-            .not_after
-            .to_rfc3339(),
-        "2051-07-15T11:55:00+00:00"
-    );
+    let made = AuthCertificate::generate(&Request { lifetime_days: 9_000, ..request(KeySize::Rsa2048) }).unwrap();
+    assert_eq!(inspect(&made.certificate_der).unwrap().not_after.to_rfc3339(), "2051-07-15T11:55:00+00:00");
 }
 
 #[test]
 fn a_lifetime_that_no_certificate_can_express_is_refused() {
     for days in [0, u32::MAX, 3_000_000] {
-        let made = AuthCertificate::generate(&Request {
-            lifetime_days: days,
-            ..request(KeySize::Rsa2048)
-        });
-        assert!(
-            matches!(made, Err(Error::Lifetime(refused)) if refused == days),
-            "{made:?}"
-        );
+        let made = AuthCertificate::generate(&Request { lifetime_days: days, ..request(KeySize::Rsa2048) });
+        assert!(matches!(made, Err(Error::Lifetime(refused)) if refused == days), "{made:?}");
     }
 }
 
@@ -154,13 +121,7 @@ fn only_three_key_sizes_are_offered() {
 #[test]
 fn debug_output_tells_the_thumbprint_and_no_key() {
     let made = sample(KeySize::Rsa2048);
-    assert_eq!(
-        format!("{made:?}"),
-        format!(
-            "AuthCertificate {{ thumbprint: {:?}, .. }}",
-            made.thumbprint
-        )
-    );
+    assert_eq!(format!("{made:?}"), format!("AuthCertificate {{ thumbprint: {:?}, .. }}", made.thumbprint));
 }
 
 #[test]
@@ -168,24 +129,15 @@ fn a_key_is_matched_with_its_own_certificate_only() {
     let (one, other) = (sample(KeySize::Rsa2048), sample(KeySize::Rsa3072));
     assert!(key_matches(&one.certificate_der, &one.private_key_pkcs8).unwrap());
     assert!(!key_matches(&one.certificate_der, &other.private_key_pkcs8).unwrap());
-    assert!(matches!(
-        key_matches(&one.certificate_der, b"no key"),
-        Err(Error::PrivateKey)
-    ));
+    assert!(matches!(key_matches(&one.certificate_der, b"no key"), Err(Error::PrivateKey)));
 }
 
 #[test]
 fn bytes_around_or_instead_of_a_certificate_are_refused() {
     let der = &sample(KeySize::Rsa2048).certificate_der;
     assert!(matches!(inspect(b""), Err(Error::Malformed(_))));
-    assert!(matches!(
-        inspect(&der[..der.len() - 1]),
-        Err(Error::Malformed(_))
-    ));
-    assert!(matches!(
-        inspect(&[der.as_slice(), b"\0"].concat()),
-        Err(Error::Malformed(_))
-    ));
+    assert!(matches!(inspect(&der[..der.len() - 1]), Err(Error::Malformed(_))));
+    assert!(matches!(inspect(&[der.as_slice(), b"\0"].concat()), Err(Error::Malformed(_))));
 }
 
 #[test]
@@ -203,73 +155,21 @@ fn every_departure_is_found_and_says_how_bad_it_is() {
     use Finding as F;
     use Severity::{Refuse, Warn};
     type Case = (fn(&mut Inspection), Finding, Severity);
-    let cases: [Case; 14] = [
-        (
-            |i| i.subject = "CN=mail".into(),
-            F::Subject("CN=mail".into()),
-            Warn,
-        ),
+    let cases: [Case; 15] = [
+        (|i| i.subject = "CN=mail".into(), F::Subject("CN=mail".into()), Warn),
         (|i| i.serial = "01".into(), F::Serial("01".into()), Warn),
-        (
-            |i| i.issuance = Issuance::Issued,
-            F::Issued(good().issuer),
-            Warn,
-        ),
-        (
-            |i| i.issuance = Issuance::Broken,
-            F::SignatureBroken,
-            Refuse,
-        ),
-        (
-            |i| i.key = PublicKey::Rsa { bits: 2047 },
-            F::KeySize(2047),
-            Refuse,
-        ),
-        (
-            |i| {
-                i.key = PublicKey::Other {
-                    algorithm: "1.2".into(),
-                }
-            },
-            F::KeyKind("1.2".into()),
-            Refuse,
-        ),
-        (
-            |i| i.signature = Signature::Sha1WithRsa,
-            F::Signature(Signature::Sha1WithRsa),
-            Refuse,
-        ),
-        (
-            |i| i.signature = Signature::Sha512WithRsa,
-            F::Signature(Signature::Sha512WithRsa),
-            Warn,
-        ),
+        (|i| i.issuance = Issuance::Issued, F::Issued(good().issuer), Warn),
+        (|i| i.issuance = Issuance::Broken, F::SignatureBroken, Refuse),
+        (|i| i.key = PublicKey::Rsa { bits: 2047 }, F::KeySize(2047), Refuse),
+        (|i| i.key = PublicKey::Other { algorithm: "1.2".into() }, F::KeyKind("1.2".into()), Refuse),
+        (|i| i.signature = Signature::Sha1WithRsa, F::Signature(Signature::Sha1WithRsa), Warn),
+        (|i| i.signature = Signature::Other("1.2".into()), F::Signature(Signature::Other("1.2".into())), Refuse),
+        (|i| i.signature = Signature::Sha512WithRsa, F::Signature(Signature::Sha512WithRsa), Warn),
         (|i| i.key_usage = None, F::KeyUsage(vec![]), Refuse),
-        (
-            |i| only(&mut i.key_usage, "keyEncipherment"),
-            F::KeyUsage(vec!["keyEncipherment".into()]),
-            Refuse,
-        ),
-        (
-            |i| only(&mut i.key_usage, "digitalSignature"),
-            F::KeyUsage(vec!["digitalSignature".into()]),
-            Warn,
-        ),
-        (
-            |i| only(&mut i.extended_key_usage, "clientAuth"),
-            F::ExtendedKeyUsage(vec!["clientAuth".into()]),
-            Refuse,
-        ),
-        (
-            |i| {
-                i.basic_constraints = Some(BasicConstraints {
-                    critical: true,
-                    authority: true,
-                })
-            },
-            F::Authority,
-            Refuse,
-        ),
+        (|i| only(&mut i.key_usage, "keyEncipherment"), F::KeyUsage(vec!["keyEncipherment".into()]), Refuse),
+        (|i| only(&mut i.key_usage, "digitalSignature"), F::KeyUsage(vec!["digitalSignature".into()]), Warn),
+        (|i| only(&mut i.extended_key_usage, "clientAuth"), F::ExtendedKeyUsage(vec!["clientAuth".into()]), Refuse),
+        (|i| i.basic_constraints = Some(BasicConstraints { critical: true, authority: true }), F::Authority, Refuse),
         (|i| i.basic_constraints = None, F::BasicConstraints, Warn),
     ];
     for (depart, finding, severity) in cases {
@@ -289,10 +189,7 @@ fn only(extension: &mut Option<Purposes>, name: &str) {
 fn a_certificate_is_good_from_its_first_to_its_last_second() {
     let good = good();
     let (begin, end, second) = (good.not_before, good.not_after, TimeDelta::seconds(1));
-    assert_eq!(
-        findings(&good, begin - second),
-        [Finding::NotYetValid(begin)]
-    );
+    assert_eq!(findings(&good, begin - second), [Finding::NotYetValid(begin)]);
     assert_eq!(findings(&good, begin), []);
     assert_eq!(findings(&good, end), []);
     assert_eq!(findings(&good, end + second), [Finding::Expired(end)]);
@@ -315,14 +212,8 @@ fn a_certificate_made_by_openssl_for_a_web_site_is_judged_by_what_it_holds() {
     ]);
     let found = inspect(&der).unwrap();
     assert_eq!(found.issuance, Issuance::SelfSigned);
-    assert_eq!(
-        found.extended_key_usage.as_ref().unwrap().names,
-        ["clientAuth", "1.2.3.4"]
-    );
-    let found: Vec<String> = findings(&found, Utc::now())
-        .iter()
-        .map(ToString::to_string)
-        .collect();
+    assert_eq!(found.extended_key_usage.as_ref().unwrap().names, ["clientAuth", "1.2.3.4"]);
+    let found: Vec<String> = findings(&found, Utc::now()).iter().map(ToString::to_string).collect();
     expect_test::expect![[r#"
         the subject is CN=mail.contoso.com, CN=Microsoft Exchange Server Auth Certificate is expected
         the serial number is not one of 16 bytes
@@ -347,36 +238,15 @@ fn an_elliptic_curve_key_is_refused() {
         "/CN=Microsoft Exchange Server Auth Certificate",
     ]);
     let found = findings(&inspect(&der).unwrap(), Utc::now());
-    assert!(
-        found.contains(&Finding::KeyKind("1.2.840.10045.2.1".to_owned())),
-        "{found:?}"
-    );
+    assert!(found.contains(&Finding::KeyKind("1.2.840.10045.2.1".to_owned())), "{found:?}");
 }
 
 /// A self-signed certificate by openssl, DER; the key is thrown away.
 fn openssl_certificate(arguments: &[&str]) -> Vec<u8> {
     let mut command = Command::new("openssl");
-    command
-        .args([
-            "req",
-            "-x509",
-            "-nodes",
-            "-keyout",
-            "/dev/null",
-            "-days",
-            "30",
-            "-outform",
-            "DER",
-        ])
-        .args(arguments);
-    let output = command
-        .output()
-        .expect("openssl is installed: ./test sees to it");
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    command.args(["req", "-x509", "-nodes", "-keyout", "/dev/null", "-days", "30", "-outform", "DER"]).args(arguments);
+    let output = command.output().expect("openssl is installed: ./test sees to it");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     output.stdout
 }
 

@@ -15,9 +15,7 @@ use zeroize::Zeroizing;
 
 use super::{
     Algorithm, Error,
-    structure::{
-        AlgorithmIdentifier, DigestInfo, MacData, PbeParameters, Pbes2Parameters, Pbkdf2Parameters,
-    },
+    structure::{AlgorithmIdentifier, DigestInfo, MacData, PbeParameters, Pbes2Parameters, Pbkdf2Parameters},
 };
 
 /// A password and the way it is used.
@@ -29,17 +27,11 @@ pub(super) struct Protection<'a> {
 impl<'a> Protection<'a> {
     /// `password` is printable ASCII.
     pub(super) fn new(password: &'a SecretString, algorithm: Algorithm) -> Self {
-        Self {
-            password,
-            algorithm,
-        }
+        Self { password, algorithm }
     }
 
     /// Encrypts, and says how.
-    pub(super) fn encrypt(
-        &self,
-        plain: &[u8],
-    ) -> Result<(AlgorithmIdentifier, OctetString), Error> {
+    pub(super) fn encrypt(&self, plain: &[u8]) -> Result<(AlgorithmIdentifier, OctetString), Error> {
         match self.algorithm {
             Algorithm::TripleDesSha1 => self.encrypt_triple_des(plain),
             Algorithm::Aes256Sha256 => self.encrypt_aes(plain),
@@ -49,11 +41,7 @@ impl<'a> Protection<'a> {
     /// The seal over the authenticated safe (RFC 7292 section 4 and appendix A).
     pub(super) fn seal(&self, content: &[u8]) -> Result<MacData, Error> {
         let (oid, hash, code) = match self.algorithm {
-            Algorithm::TripleDesSha1 => (
-                SHA1,
-                &digest::SHA1_FOR_LEGACY_USE_ONLY,
-                hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY,
-            ),
+            Algorithm::TripleDesSha1 => (SHA1, &digest::SHA1_FOR_LEGACY_USE_ONLY, hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY),
             Algorithm::Aes256Sha256 => (SHA256, &digest::SHA256, hmac::HMAC_SHA256),
         };
         let salt = self.salt()?;
@@ -70,32 +58,18 @@ impl<'a> Protection<'a> {
     }
 
     /// `pbeWithSHAAnd3-KeyTripleDES-CBC`, RFC 7292 appendix C.
-    #[expect(
-        deprecated,
-        reason = "Windows before Server 2019 reads no better PFX encryption"
-    )]
-    fn encrypt_triple_des(
-        &self,
-        plain: &[u8],
-    ) -> Result<(AlgorithmIdentifier, OctetString), Error> {
+    #[expect(deprecated, reason = "Windows before Server 2019 reads no better PFX encryption")]
+    fn encrypt_triple_des(&self, plain: &[u8]) -> Result<(AlgorithmIdentifier, OctetString), Error> {
         use aws_lc_rs::cipher::{DES_CBC_IV_LEN, DES_EDE3_FOR_LEGACY_USE_ONLY, DES_EDE3_KEY_LEN};
         let salt = self.salt()?;
         let hash = &digest::SHA1_FOR_LEGACY_USE_ONLY;
         let key = self.derive(hash, Purpose::Key, &salt, DES_EDE3_KEY_LEN);
         let iv = self.derive(hash, Purpose::Iv, &salt, DES_CBC_IV_LEN);
-        let iv =
-            FixedLength::<DES_CBC_IV_LEN>::try_from(iv.as_slice()).map_err(|_| Error::Cipher)?;
-        let key = UnboundCipherKey::new(&DES_EDE3_FOR_LEGACY_USE_ONLY, &key)
-            .map_err(|_| Error::Cipher)?;
-        let parameters = PbeParameters {
-            salt: OctetString::new(salt)?,
-            iterations: self.iterations(),
-        };
+        let iv = FixedLength::<DES_CBC_IV_LEN>::try_from(iv.as_slice()).map_err(|_| Error::Cipher)?;
+        let key = UnboundCipherKey::new(&DES_EDE3_FOR_LEGACY_USE_ONLY, &key).map_err(|_| Error::Cipher)?;
+        let parameters = PbeParameters { salt: OctetString::new(salt)?, iterations: self.iterations() };
         let encrypted = encrypt_cbc(key, EncryptionContext::Iv64(iv), plain)?;
-        Ok((
-            AlgorithmIdentifier::new(PBE_SHA1_TRIPLE_DES, &parameters)?,
-            encrypted,
-        ))
+        Ok((AlgorithmIdentifier::new(PBE_SHA1_TRIPLE_DES, &parameters)?, encrypted))
     }
 
     /// PBES2, RFC 8018 section 6.2: AES-256-CBC under a key from PBKDF2-HMAC-SHA256.
@@ -133,14 +107,7 @@ impl<'a> Protection<'a> {
         salt: &[u8],
         length: usize,
     ) -> Zeroizing<Vec<u8>> {
-        derive(
-            hash,
-            purpose,
-            &password_utf16(self.password.expose_secret()),
-            salt,
-            self.iterations(),
-            length,
-        )
+        derive(hash, purpose, &password_utf16(self.password.expose_secret()), salt, self.iterations(), length)
     }
 
     /// Enough for the password of 192 bits, which needs no stretching: what Windows itself writes, and more where every
@@ -163,17 +130,12 @@ impl<'a> Protection<'a> {
     }
 }
 
-fn encrypt_cbc(
-    key: UnboundCipherKey,
-    iv: EncryptionContext,
-    plain: &[u8],
-) -> Result<OctetString, Error> {
+fn encrypt_cbc(key: UnboundCipherKey, iv: EncryptionContext, plain: &[u8]) -> Result<OctetString, Error> {
     let key = PaddedBlockEncryptingKey::cbc_pkcs7(key).map_err(|_| Error::Cipher)?;
     // Room for the padding, so that the plain text is never moved and left behind.
     let mut buffer = Vec::with_capacity(plain.len() + 16);
     buffer.extend_from_slice(plain);
-    key.less_safe_encrypt(&mut buffer, iv)
-        .map_err(|_| Error::Cipher)?;
+    key.less_safe_encrypt(&mut buffer, iv).map_err(|_| Error::Cipher)?;
     Ok(OctetString::new(buffer)?)
 }
 
@@ -187,13 +149,7 @@ pub(super) enum Purpose {
 
 /// The password as the derivation wants it: UTF-16, big-endian, with a terminating NUL (RFC 7292 appendix B.1).
 pub(super) fn password_utf16(password: &str) -> Zeroizing<Vec<u8>> {
-    Zeroizing::new(
-        password
-            .encode_utf16()
-            .chain([0])
-            .flat_map(u16::to_be_bytes)
-            .collect(),
-    )
+    Zeroizing::new(password.encode_utf16().chain([0]).flat_map(u16::to_be_bytes).collect())
 }
 
 /// Derives `length` bytes from a password (RFC 7292 appendix B.2, whose letters the names follow).
@@ -211,13 +167,8 @@ pub(super) fn derive(
     i.extend_from_slice(&Zeroizing::new(repeated(password, v)));
     let mut derived = Zeroizing::new(Vec::with_capacity(length + hash.output_len()));
     while derived.len() < length {
-        let a = hashed(
-            hash,
-            &[diversifier.as_slice(), i.as_slice()].concat(),
-            iterations,
-        );
-        let b: Zeroizing<Vec<u8>> =
-            Zeroizing::new(a.as_ref().iter().copied().cycle().take(v).collect());
+        let a = hashed(hash, &[diversifier.as_slice(), i.as_slice()].concat(), iterations);
+        let b: Zeroizing<Vec<u8>> = Zeroizing::new(a.as_ref().iter().copied().cycle().take(v).collect());
         i.chunks_mut(v).for_each(|block| add_plus_one(block, &b));
         derived.extend_from_slice(a.as_ref());
     }
@@ -227,18 +178,11 @@ pub(super) fn derive(
 
 /// Copies of `bytes`, the last one cut, as many as fill whole blocks.
 fn repeated(bytes: &[u8], block: usize) -> Vec<u8> {
-    bytes
-        .iter()
-        .copied()
-        .cycle()
-        .take(bytes.len().next_multiple_of(block))
-        .collect()
+    bytes.iter().copied().cycle().take(bytes.len().next_multiple_of(block)).collect()
 }
 
 fn hashed(hash: &'static digest::Algorithm, input: &[u8], iterations: u32) -> digest::Digest {
-    (1..iterations).fold(digest::digest(hash, input), |previous, _| {
-        digest::digest(hash, previous.as_ref())
-    })
+    (1..iterations).fold(digest::digest(hash, input), |previous, _| digest::digest(hash, previous.as_ref()))
 }
 
 /// `block + addend + 1`, as big-endian numbers, the carry out of the top dropped.
@@ -251,8 +195,7 @@ fn add_plus_one(block: &mut [u8], addend: &[u8]) {
     }
 }
 
-const PBE_SHA1_TRIPLE_DES: ObjectIdentifier =
-    ObjectIdentifier::new_unwrap("1.2.840.113549.1.12.1.3");
+const PBE_SHA1_TRIPLE_DES: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.12.1.3");
 const PBES2: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.5.13");
 const PBKDF2: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.5.12");
 const HMAC_SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.2.9");

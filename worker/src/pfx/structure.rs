@@ -14,20 +14,9 @@ use zeroize::Zeroizing;
 use super::{Contents, Error, KEY_PROVIDER, protection::Protection};
 
 /// A whole PFX, DER.
-pub(super) fn pfx(
-    contents: &Contents<'_>,
-    protection: &Protection<'_>,
-) -> Result<Zeroizing<Vec<u8>>, Error> {
-    let safes = vec![
-        key_safe(contents, protection)?,
-        certificate_safe(contents, protection)?,
-    ]
-    .to_der()?;
-    let pfx = Pfx {
-        version: 3,
-        mac_data: protection.seal(&safes)?,
-        auth_safe: ContentInfo::data(&safes)?,
-    };
+pub(super) fn pfx(contents: &Contents<'_>, protection: &Protection<'_>) -> Result<Zeroizing<Vec<u8>>, Error> {
+    let safes = vec![key_safe(contents, protection)?, certificate_safe(contents, protection)?].to_der()?;
+    let pfx = Pfx { version: 3, mac_data: protection.seal(&safes)?, auth_safe: ContentInfo::data(&safes)? };
     Ok(Zeroizing::new(pfx.to_der()?))
 }
 
@@ -42,44 +31,22 @@ fn key_safe(contents: &Contents<'_>, protection: &Protection<'_>) -> Result<Cont
             local_key_id()?,
             friendly_name(&container_name())?,
             Attribute::new(PROVIDER_NAME, &BmpString::from_utf8(KEY_PROVIDER)?)?,
-            Attribute {
-                id: MACHINE_KEY_SET,
-                values: SetOfVec::new(),
-            },
+            Attribute { id: MACHINE_KEY_SET, values: SetOfVec::new() },
         ])?,
     };
     ContentInfo::data(&vec![bag].to_der()?)
 }
 
-fn certificate_safe(
-    contents: &Contents<'_>,
-    protection: &Protection<'_>,
-) -> Result<ContentInfo, Error> {
-    let certificate = CertBag {
-        id: X509_CERTIFICATE,
-        value: OctetString::new(contents.certificate_der)?,
-    };
+fn certificate_safe(contents: &Contents<'_>, protection: &Protection<'_>) -> Result<ContentInfo, Error> {
+    let certificate = CertBag { id: X509_CERTIFICATE, value: OctetString::new(contents.certificate_der)? };
     let bag = SafeBag {
         id: CERTIFICATE_BAG,
         value: Any::encode_from(&certificate)?,
-        attributes: attributes([
-            local_key_id()?,
-            friendly_name(contents.friendly_name.as_str())?,
-        ])?,
+        attributes: attributes([local_key_id()?, friendly_name(contents.friendly_name.as_str())?])?,
     };
     let (algorithm, encrypted_content) = protection.encrypt(&vec![bag].to_der()?)?;
-    let content = EncryptedContentInfo {
-        content_type: DATA,
-        algorithm,
-        encrypted_content,
-    };
-    ContentInfo::new(
-        ENCRYPTED_DATA,
-        &EncryptedData {
-            version: 0,
-            content,
-        },
-    )
+    let content = EncryptedContentInfo { content_type: DATA, algorithm, encrypted_content };
+    ContentInfo::new(ENCRYPTED_DATA, &EncryptedData { version: 0, content })
 }
 
 /// The private key with the attribute by which Windows tells a key for exchange (`AT_KEYEXCHANGE`, what Exchange needs)
@@ -88,10 +55,7 @@ fn for_key_exchange(pkcs8: &[u8]) -> Result<Zeroizing<Vec<u8>>, Error> {
     use der::Decode as _;
     const KEY_ENCIPHERMENT: u8 = 0b0001_0000;
     let mut key = PrivateKeyInfo::from_der(pkcs8)?;
-    key.attributes = Some(attributes([Attribute::new(
-        KEY_USAGE,
-        &BitString::new(4, [KEY_ENCIPHERMENT])?,
-    )?])?);
+    key.attributes = Some(attributes([Attribute::new(KEY_USAGE, &BitString::new(4, [KEY_ENCIPHERMENT])?)?])?);
     let encoded = Zeroizing::new(key.to_der()?);
     zeroize::Zeroize::zeroize(&mut key.private_key.into_bytes().into_vec());
     Ok(encoded)
@@ -149,14 +113,8 @@ struct ContentInfo {
 }
 
 impl ContentInfo {
-    fn new(
-        content_type: ObjectIdentifier,
-        content: &(impl EncodeValue + Tagged),
-    ) -> Result<Self, Error> {
-        Ok(Self {
-            content_type,
-            content: Any::encode_from(content)?,
-        })
+    fn new(content_type: ObjectIdentifier, content: &(impl EncodeValue + Tagged)) -> Result<Self, Error> {
+        Ok(Self { content_type, content: Any::encode_from(content)? })
     }
 
     fn data(bytes: &[u8]) -> Result<Self, Error> {
@@ -198,10 +156,7 @@ struct Attribute {
 
 impl Attribute {
     fn new(id: ObjectIdentifier, value: &(impl EncodeValue + Tagged)) -> Result<Self, Error> {
-        Ok(Self {
-            id,
-            values: SetOfVec::try_from([Any::encode_from(value)?])?,
-        })
+        Ok(Self { id, values: SetOfVec::try_from([Any::encode_from(value)?])? })
     }
 }
 
@@ -238,14 +193,8 @@ pub(super) struct AlgorithmIdentifier {
 }
 
 impl AlgorithmIdentifier {
-    pub(super) fn new(
-        algorithm: ObjectIdentifier,
-        parameters: &(impl EncodeValue + Tagged),
-    ) -> Result<Self, Error> {
-        Ok(Self {
-            algorithm,
-            parameters: Any::encode_from(parameters)?,
-        })
+    pub(super) fn new(algorithm: ObjectIdentifier, parameters: &(impl EncodeValue + Tagged)) -> Result<Self, Error> {
+        Ok(Self { algorithm, parameters: Any::encode_from(parameters)? })
     }
 }
 
@@ -273,10 +222,8 @@ pub(super) struct Pbkdf2Parameters {
 
 const DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.7.1");
 const ENCRYPTED_DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.7.6");
-const SHROUDED_KEY_BAG: ObjectIdentifier =
-    ObjectIdentifier::new_unwrap("1.2.840.113549.1.12.10.1.2");
-const CERTIFICATE_BAG: ObjectIdentifier =
-    ObjectIdentifier::new_unwrap("1.2.840.113549.1.12.10.1.3");
+const SHROUDED_KEY_BAG: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.12.10.1.2");
+const CERTIFICATE_BAG: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.12.10.1.3");
 const X509_CERTIFICATE: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.22.1");
 const FRIENDLY_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.20");
 const LOCAL_KEY_ID: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.21");

@@ -1,0 +1,80 @@
+//! What a worker does with a step.
+//!
+//! To add a step: (1) a variant in [`StepKind`], (2) a file `steps/<name>.rs` with `run`, (3) the arm that the compiler then demands here, (4) its
+//! place in `domain::planning`. Every step looks, acts and looks again: it does nothing when the state is already right, and never believes a write
+//! that it has not read back. A step that changes something asks [`Context::mutate`] to do it, which records the intent first.
+
+mod clear_next;
+mod clear_previous;
+mod close;
+mod context;
+mod distribute;
+mod evidence;
+mod generate;
+mod preflight;
+mod prune;
+mod publish;
+mod restart;
+mod restore_previous;
+mod soak;
+mod stage;
+
+use db::{ClaimedStep, StepEnd};
+use domain::{StepKind, Trouble};
+
+pub(crate) use context::Context;
+
+use crate::Worker;
+
+/// How an attempt at a step ended.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    /// The step has stored its end by itself, together with what it made.
+    Stored,
+    /// To be stored.
+    With(StepEnd),
+}
+
+/// Why an attempt did not get to its end. Decided where the failure is seen.
+#[derive(Debug)]
+pub(crate) enum StepError {
+    /// A person must act.
+    Attention(Trouble),
+    /// The database failed, or the lease is lost.
+    Database(db::Error),
+    /// The step may not change anything now.
+    GateClosed(Trouble),
+    /// To be tried again by itself.
+    Retry(Trouble),
+}
+
+impl From<db::Error> for StepError {
+    fn from(error: db::Error) -> Self {
+        match error {
+            db::Error::GateClosed(trouble) => Self::GateClosed(trouble),
+            error => Self::Database(error),
+        }
+    }
+}
+
+pub(crate) type Result<T> = std::result::Result<T, StepError>;
+
+/// Runs one attempt of a step.
+pub(crate) async fn run(worker: &Worker, claimed: &ClaimedStep) -> Result<Ended> {
+    let context = Context::new(worker, claimed)?;
+    match claimed.step.kind {
+        StepKind::Preflight => preflight::run(&context).await,
+        StepKind::Generate => generate::run(&context).await,
+        StepKind::Distribute => distribute::run(&context).await,
+        StepKind::Stage => stage::run(&context).await,
+        StepKind::Publish => publish::run(&context).await,
+        StepKind::Restart => restart::run(&context).await,
+        StepKind::Soak => soak::run(&context).await,
+        StepKind::ClearPrevious => clear_previous::run(&context).await,
+        StepKind::Prune => prune::run(&context).await,
+        StepKind::Close => close::run(&context).await,
+        StepKind::RestorePrevious => restore_previous::run(&context).await,
+        StepKind::ClearNext => clear_next::run(&context).await,
+        StepKind::RemoveCertificate => prune::take_back(&context).await,
+    }
+}
