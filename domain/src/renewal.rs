@@ -157,7 +157,7 @@ pub enum State {
     Paused {
         /// What it goes back to.
         #[schema(value_type = Object)]
-        was: Box<State>,
+        was: Box<Self>,
         /// Who paused it.
         by: String,
         /// Why.

@@ -1,1 +1,13 @@
-//! placeholder
+//! PowerShell remoting (MS-PSRP) over WS-Management (MS-WSMV), client side and server side of one codec, sans-IO.
+//!
+//! Nothing here opens a connection, reads a clock or is asynchronous. [`client::Pool`] and [`server::Server`] are state machines: feed them HTTP bodies, take
+//! from them HTTP bodies and events. Below them, from the outside in: [`wsman`] (SOAP envelopes), [`fragment`] (pieces of messages), [`message`] (typed
+//! messages), [`clixml`] (values), [`session_key`] (what encrypts a `SecureString`).
+
+pub mod clixml;
+pub mod command;
+pub mod record;
+
+pub use clixml::{Base, Object, Secret, Value};
+pub use command::{Command, Parameter, Pipeline};
+pub use record::{ErrorRecord, PipelineEnd, Record};

@@ -15,8 +15,8 @@ use aws_lc_rs::{rand, rsa, signature::KeyPair as _};
 use chrono::{DateTime, Datelike as _, TimeDelta, Utc};
 use domain::Thumbprint;
 use rcgen::{
-    CertificateParams, CustomExtension, DistinguishedName, DnType, DnValue, ExtendedKeyUsagePurpose, KeyPair,
-    KeyUsagePurpose, PKCS_RSA_SHA256, RsaKeySize, SerialNumber,
+    CertificateParams, CustomExtension, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose,
+    PKCS_RSA_SHA256, RsaKeySize, SerialNumber,
 };
 use x509_parser::{certificate::X509Certificate, prelude::FromDer};
 use zeroize::Zeroizing;
