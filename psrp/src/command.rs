@@ -1,5 +1,7 @@
 //! Pipelines of typed commands: what a runspace is asked to run (MS-PSRP 2.2.2.10, 2.2.3.11-2.2.3.14).
 
+use std::fmt;
+
 use crate::{Secret, Value};
 
 /// Commands of which each reads what the one before it wrote.
@@ -89,5 +91,67 @@ impl Pipeline {
 impl From<Command> for Pipeline {
     fn from(command: Command) -> Self {
         Self { commands: vec![command] }
+    }
+}
+
+/// The command line as an administrator would type it; bytes and secrets are named, not shown.
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)?;
+        for Parameter { name, value } in &self.parameters {
+            match (name, value) {
+                (Some(name), Value::Bool(true)) if is_switch(name) => write!(f, " -{name}")?,
+                (Some(name), Value::Bool(false)) => write!(f, " -{name}:$false")?,
+                (Some(name), value) => write!(f, " -{name} {}", shown(value))?,
+                (None, value) => write!(f, " {}", shown(value))?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Boolean parameters of Exchange are told from switches by their names: a switch takes no value when typed.
+fn is_switch(name: &str) -> bool {
+    !matches!(name, "PrivateKeyExportable" | "ViewEntireForest")
+}
+
+fn shown(value: &Value) -> String {
+    match value {
+        Value::Null => "$null".to_owned(),
+        Value::Bool(value) => format!("${value}"),
+        Value::Bytes(bytes) => format!("<{} bytes>", bytes.len()),
+        Value::SecureString(_) => "<secret>".to_owned(),
+        Value::Object(_) => match value.as_list() {
+            Some(items) => items.iter().map(shown).collect::<Vec<_>>().join(","),
+            None => "<object>".to_owned(),
+        },
+        other => quoted(&other.text()),
+    }
+}
+
+fn quoted(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.:\\/+".contains(c);
+    if !text.is_empty() && text.chars().all(plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', "''")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_line_shows_everything_but_bytes_and_secrets() {
+        let command = Command::new("Import-ExchangeCertificate")
+            .with("Server", "ex01.contoso.example")
+            .with("FileData", vec![7; 40])
+            .with_secret("Password", Secret::new("not to be seen"))
+            .with("PrivateKeyExportable", true)
+            .with("Confirm", false)
+            .switch("Force");
+        assert_eq!(
+            command.to_string(),
+            "Import-ExchangeCertificate -Server ex01.contoso.example -FileData <40 bytes> -Password <secret> \
+             -PrivateKeyExportable $true -Confirm:$false -Force"
+        );
+        assert_eq!(Command::new("Get-X").with("Filter", "Name = 'a'").to_string(), "Get-X -Filter 'Name = ''a'''");
     }
 }
