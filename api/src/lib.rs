@@ -1,1 +1,89 @@
-//! placeholder
+//! rekey's HTTP API: one route list, one file per noun, one error type.
+//!
+//! Handlers extract, call a transaction of `db`, and map the answer: what may happen is decided in `domain`, in the same transaction as the change.
+
+#![expect(
+    unused_qualifications,
+    reason = "utoipa's path macro writes qualified names and gives them the spans of ours"
+)]
+
+mod caller;
+mod document;
+mod frame;
+mod health;
+mod idempotency;
+mod input;
+mod page;
+mod problem;
+mod renewals;
+mod state;
+mod tokens;
+
+use actix_web::{
+    App, HttpRequest, HttpResponse, HttpServer,
+    dev::Server,
+    middleware::from_fn,
+    web::{self, Data},
+};
+use tokio_util::sync::CancellationToken;
+use utoipa_actix_web::{AppExt, service_config::ServiceConfig};
+use utoipa_swagger_ui::SwaggerUi;
+
+pub use document::openapi;
+pub(crate) use problem::Problem;
+pub use state::State;
+pub use tokens::{Claims, Role, TokenError, Tokens, UnknownRole};
+
+/// Every route: what is served and what the document describes.
+fn routes(config: &mut ServiceConfig<'_>) {
+    config
+        .service(renewals::create_renewal)
+        .service(renewals::list_renewals)
+        .service(renewals::show_renewal)
+        .service(health::show_health)
+        .service(health::show_readiness);
+}
+
+/// Serves until `shutdown` is cancelled; then ends event streams, finishes open requests and returns. Expects a migrated database; `/readyz` answers
+/// 503 until it is. The listener may be bound to port 0. Signals are the caller's business.
+pub async fn serve(listener: std::net::TcpListener, state: State, shutdown: CancellationToken) -> std::io::Result<()> {
+    let server = server(listener, State { shutdown: shutdown.clone(), ..state }, shutdown)?;
+    server.await
+}
+
+/// Apart from [`serve`], because only the finished server may move between threads.
+fn server(listener: std::net::TcpListener, state: State, shutdown: CancellationToken) -> std::io::Result<Server> {
+    let state = Data::new(state);
+    let application = move || {
+        App::new()
+            .app_data(state.clone())
+            .app_data(web::PayloadConfig::new(input::BODY_LIMIT))
+            .app_data(input::path_config())
+            .wrap(from_fn(frame::frame))
+            .into_utoipa_app()
+            .configure(routes)
+            .map(|app| app.service(SwaggerUi::new("/swagger-ui/{_:.*}").url("/openapi.json", openapi())))
+            .map(|app| app.service(web::redirect("/swagger-ui", "/swagger-ui/")))
+            .into_app()
+            .default_service(web::to(nothing_here))
+    };
+    let server = HttpServer::new(application)
+        .workers(WORKERS)
+        .client_request_timeout(HEADER_TIMEOUT)
+        .shutdown_signal(shutdown.cancelled_owned())
+        .shutdown_timeout(SHUTDOWN_SECONDS)
+        .listen(listener)?;
+    Ok(server.run())
+}
+
+async fn nothing_here(request: HttpRequest) -> Result<HttpResponse, Problem> {
+    let asked: String = request.path().chars().take(200).collect();
+    Err(Problem::not_found(format!("There is no {} {asked}.", request.method())))
+}
+
+/// Handlers wait for the database, not for the processor.
+const WORKERS: usize = 2;
+
+const HEADER_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
+
+const SHUTDOWN_SECONDS: u64 = 10;

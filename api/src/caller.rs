@@ -1,0 +1,107 @@
+//! Who calls, and what they may do. Each handler names the permission that it needs in its signature.
+
+use std::future::{Ready, ready};
+
+use actix_web::{FromRequest, HttpMessage, HttpRequest, dev::Payload, http::header::AUTHORIZATION, web::Data};
+use chrono::Utc;
+
+use crate::{
+    Claims, Problem, Role, State,
+    tokens::{Cause, Rejected},
+};
+
+/// Somebody with a valid token, whatever their roles.
+#[derive(Clone, Debug)]
+pub(crate) struct Caller {
+    pub(crate) claims: Claims,
+}
+
+/// The subject of a token that this service signed; kept with the request so that a refusal can be recorded with its name.
+#[derive(Clone, Debug)]
+pub(crate) struct KnownSubject(pub(crate) String);
+
+impl Caller {
+    fn of(request: &HttpRequest) -> Result<Self, Problem> {
+        let state = request.app_data::<Data<State>>().expect("the state is registered with the application");
+        match bearer(request).and_then(|token| state.tokens.verify(token, Utc::now())) {
+            Ok(claims) => {
+                request.extensions_mut().insert(KnownSubject(claims.sub.clone()));
+                Ok(Self { claims })
+            }
+            Err(Rejected { cause, subject }) => {
+                if let Some(subject) = subject {
+                    request.extensions_mut().insert(KnownSubject(subject));
+                }
+                Err(Problem::unauthenticated(cause.to_string()))
+            }
+        }
+    }
+
+    /// The subject of their token.
+    pub(crate) fn subject(&self) -> &str {
+        &self.claims.sub
+    }
+
+    fn holding_any(self, roles: &[Role]) -> Result<Self, Problem> {
+        let held = &self.claims.roles;
+        if held.contains(&Role::Administrator) || roles.iter().any(|role| held.contains(role)) {
+            return Ok(self);
+        }
+        let list = |roles: &[Role]| roles.iter().map(Role::to_string).collect::<Vec<_>>().join(", ");
+        let held = if held.is_empty() { "none".to_owned() } else { list(held) };
+        Err(Problem::forbidden(format!(
+            "This needs one of the roles {}, administrator; your token has {held}.",
+            list(roles)
+        )))
+    }
+}
+
+fn bearer(request: &HttpRequest) -> Result<&str, Rejected> {
+    let mut headers = request.headers().get_all(AUTHORIZATION);
+    let header = headers.next().ok_or(Rejected::unsigned(Cause::Missing))?;
+    let one = headers.next().is_none();
+    let parts = header.to_str().ok().filter(|_| one).and_then(|text| text.split_once(' '));
+    match parts {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() => Ok(token),
+        _ => Err(Rejected::unsigned(Cause::NotBearer)),
+    }
+}
+
+impl FromRequest for Caller {
+    type Error = Problem;
+    type Future = Ready<Result<Self, Problem>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        ready(Self::of(request))
+    }
+}
+
+macro_rules! permissions {
+    ($($(#[$about:meta])* $name:ident: $roles:expr;)*) => { $(
+        $(#[$about])*
+        #[derive(Clone, Debug)]
+        pub(crate) struct $name(pub(crate) Caller);
+
+        impl FromRequest for $name {
+            type Error = Problem;
+            type Future = Ready<Result<Self, Problem>>;
+
+            fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+                ready(Caller::of(request).and_then(|caller| caller.holding_any($roles)).map(Self))
+            }
+        }
+    )* };
+}
+
+permissions! {
+    /// May read the audit of everything.
+    Auditor: &[Role::Auditor];
+    /// May decide at gates.
+    Decider: &[Role::Approver];
+    /// May cancel, pause, resume, retry and roll back.
+    Operator: &[Role::Operator];
+    /// May read renewals and organizations: everybody with a role.
+    Reader: &Role::ALL;
+    /// May raise renewals.
+    Requester: &[Role::Requester];
+}

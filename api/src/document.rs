@@ -1,0 +1,81 @@
+//! The OpenAPI document: what the routes say of themselves, and what holds for all of them.
+
+use actix_web::App;
+use utoipa::{
+    OpenApi, PartialSchema, ToSchema,
+    openapi::{
+        Components, ContentBuilder, Ref, RefOr, Response, ResponseBuilder,
+        path::Operation,
+        security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
+    },
+};
+use utoipa_actix_web::AppExt;
+
+use crate::{
+    problem::{FieldError, ProblemDetails},
+    routes,
+};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "rekey",
+        description = "Renews the Exchange Server OAuth (\"Auth\") certificate as a change: plan, approval of exactly that plan, execution without a gap in trust, evidence.",
+        license(name = "Apache-2.0", identifier = "Apache-2.0")
+    ),
+    servers((url = "/", description = "This service")),
+    tags(
+        (name = "renewals", description = "Raise a renewal and follow it"),
+        (name = "decisions", description = "Decide on exactly what was planned"),
+        (name = "control", description = "Hold, let go, stop, take back"),
+        (name = "organizations", description = "What is configured, and what was seen of it"),
+        (name = "audit", description = "Who did what"),
+        (name = "service", description = "The service itself")
+    )
+)]
+struct Head;
+
+/// The OpenAPI 3.1 document of every route.
+#[must_use]
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    let (_, mut document) = App::new().into_utoipa_app().openapi(Head::openapi()).configure(routes).split_for_parts();
+    let components = document.components.get_or_insert_with(Components::new);
+    components.schemas.insert(ProblemDetails::name().into_owned(), ProblemDetails::schema());
+    components.schemas.insert(FieldError::name().into_owned(), FieldError::schema());
+    components.security_schemes.insert("bearer".to_owned(), RefOr::T(bearer()));
+    for (path, item) in &mut document.paths.paths {
+        let operations = [&mut item.get, &mut item.post];
+        for operation in operations.into_iter().flatten() {
+            complete(operation, path);
+        }
+    }
+    document
+}
+
+fn bearer() -> SecurityScheme {
+    let about = "A token minted by `rekey token`. Paste it without the word Bearer.";
+    SecurityScheme::Http(
+        HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").description(Some(about)).build(),
+    )
+}
+
+/// Adds what holds for every operation: its errors, and the token that it needs.
+fn complete(operation: &mut Operation, path: &str) {
+    for (status, response) in &mut operation.responses.responses {
+        if let (RefOr::T(response), true) = (response, status.starts_with(['4', '5'])) {
+            response.content = problem("").content;
+        }
+    }
+    operation.responses.responses.insert("default".to_owned(), RefOr::T(problem("Any other problem (RFC 9457)")));
+    if path.starts_with("/v1/") {
+        operation.security = Some(vec![SecurityRequirement::new("bearer", Vec::<String>::new())]);
+        let unauthenticated = problem("The token is missing or not valid; `detail` says why");
+        operation.responses.responses.insert("401".to_owned(), RefOr::T(unauthenticated));
+    }
+}
+
+fn problem(about: &str) -> Response {
+    let schema = Ref::from_schema_name(ProblemDetails::name());
+    let content = ContentBuilder::new().schema(Some(schema)).build();
+    ResponseBuilder::new().description(about).content("application/problem+json", content).build()
+}

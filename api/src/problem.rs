@@ -1,0 +1,333 @@
+//! The one error type of the API: RFC 9457 problem details that say what to do next.
+
+use std::{borrow::Cow, fmt};
+
+use actix_web::{
+    HttpRequest, HttpResponse, ResponseError,
+    http::{StatusCode, header},
+};
+use domain::{RenewalId, Trouble};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+/// Why a request was not carried out. The frame around every handler turns it into a [`ProblemDetails`] body.
+#[derive(Clone, Debug)]
+pub(crate) struct Problem {
+    pub(crate) slug: Cow<'static, str>,
+    title: &'static str,
+    pub(crate) status: StatusCode,
+    detail: String,
+    action: Cow<'static, str>,
+    errors: Vec<FieldError>,
+    holder: Option<RenewalId>,
+}
+
+/// A problem as it is sent (RFC 9457).
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({
+    "type": "urn:rekey:problem:stale_digest",
+    "title": "The plan has changed",
+    "status": 409,
+    "detail": "The current plan is sha256:2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae",
+    "instance": "/v1/renewals/019361b2-7f3a-7c61-9a55-0c7be3b0f4d1/decisions",
+    "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+    "action": "Read the current plan and decide on its digest"
+}))]
+pub(crate) struct ProblemDetails<'a> {
+    /// `urn:rekey:problem:<slug>`: stable, for programs.
+    #[serde(rename = "type")]
+    #[schema(example = "urn:rekey:problem:organization_busy")]
+    kind: String,
+    /// The kind of problem, for people.
+    #[schema(example = "The organization is busy")]
+    title: &'a str,
+    /// HTTP status.
+    #[schema(example = 409)]
+    status: u16,
+    /// What happened this time.
+    #[schema(example = "A renewal of this organization is still live")]
+    detail: &'a str,
+    /// The path that was asked for.
+    #[schema(example = "/v1/renewals")]
+    instance: &'a str,
+    /// Finds the request in the log; also in the `Trace-Id` header.
+    #[schema(example = "4bf92f3577b34da6a3ce929d0e0e4736")]
+    trace_id: &'a str,
+    /// What to do next.
+    #[schema(example = "Follow the renewal that holds it, or cancel that one first")]
+    action: &'a str,
+    /// Which members of the body are wrong.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    errors: &'a [FieldError],
+    /// The URL of the renewal that holds the organization.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "/v1/renewals/019361b2-7f3a-7c61-9a55-0c7be3b0f4d1")]
+    holder: Option<String>,
+}
+
+/// A member of the body that is wrong.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct FieldError {
+    /// JSON Pointer (RFC 6901) into the body.
+    #[schema(example = "/organization")]
+    pub(crate) pointer: String,
+    /// What is wrong with it.
+    #[schema(example = "unknown organization `fabrikam`")]
+    pub(crate) detail: String,
+}
+
+impl Problem {
+    fn new(
+        status: StatusCode,
+        slug: impl Into<Cow<'static, str>>,
+        title: &'static str,
+        detail: impl Into<String>,
+        action: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self {
+            slug: slug.into(),
+            title,
+            status,
+            detail: detail.into(),
+            action: action.into(),
+            errors: Vec::new(),
+            holder: None,
+        }
+    }
+
+    /// 401: who calls is not known.
+    pub(crate) fn unauthenticated(detail: impl Into<String>) -> Self {
+        let action = "Mint a token with `rekey token` and send it as `Authorization: Bearer <token>`";
+        Self::new(StatusCode::UNAUTHORIZED, "unauthenticated", "A valid token is needed", detail, action)
+    }
+
+    /// 403: the caller lacks a role.
+    pub(crate) fn forbidden(detail: impl Into<String>) -> Self {
+        let action = "Ask somebody who has the role, or ask for a token that carries it";
+        Self::new(StatusCode::FORBIDDEN, "forbidden", "Your roles do not allow this", detail, action)
+    }
+
+    /// 404: there is no such thing.
+    pub(crate) fn not_found(detail: impl Into<String>) -> Self {
+        let action = "Check the URL against /openapi.json";
+        Self::new(StatusCode::NOT_FOUND, "not_found", "There is no such thing", detail, action)
+    }
+
+    /// 404: the renewal has no plan so far.
+    pub(crate) fn plan_not_ready(status: &str) -> Self {
+        let detail = format!("The renewal has no plan; it is {status}.");
+        let action =
+            "Wait for the plan: follow the renewal's events. A failed renewal says in its state why there is none";
+        Self::new(StatusCode::NOT_FOUND, "plan_not_ready", "There is no plan", detail, action)
+    }
+
+    /// 404: nobody has looked at the organization.
+    pub(crate) fn not_discovered_yet(organization: &str) -> Self {
+        let detail = format!("Nothing is known of the servers of `{organization}` so far.");
+        let action = "Raise a renewal: its preflight looks at every server and changes nothing";
+        Self::new(StatusCode::NOT_FOUND, "not_discovered_yet", "The organization was not looked at yet", detail, action)
+    }
+
+    /// 400: a query parameter, a header or the path cannot be read.
+    pub(crate) fn invalid_parameter(detail: impl Into<String>) -> Self {
+        let action = "Correct it; /openapi.json tells what is accepted";
+        Self::new(StatusCode::BAD_REQUEST, "invalid_parameter", "A parameter cannot be read", detail, action)
+    }
+
+    /// 400: the body is not JSON.
+    pub(crate) fn malformed_json(detail: impl Into<String>) -> Self {
+        let action = "Send one complete JSON object";
+        Self::new(StatusCode::BAD_REQUEST, "malformed_json", "The body is not JSON", detail, action)
+    }
+
+    /// 422: the body is JSON, but members of it are wrong.
+    pub(crate) fn invalid_request(errors: Vec<FieldError>) -> Self {
+        let told: Vec<_> = errors.iter().map(|e| format!("{}: {}", e.pointer, e.detail)).collect();
+        let action = "Correct the members that `errors` names and send it again";
+        let problem = Self::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "invalid_request",
+            "Members of the body are wrong",
+            told.join("; "),
+            action,
+        );
+        Self { errors, ..problem }
+    }
+
+    /// 413: the body is too long.
+    pub(crate) fn payload_too_large(limit: usize) -> Self {
+        let detail = format!("The body is longer than {limit} bytes.");
+        let action = "Send only the members that the operation names";
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large", "The body is too long", detail, action)
+    }
+
+    /// 415: the body is not declared as JSON.
+    pub(crate) fn unsupported_media_type() -> Self {
+        let detail = "The body is not declared as JSON.";
+        let action = "Send `Content-Type: application/json`";
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "JSON is expected", detail, action)
+    }
+
+    /// 408: the body did not arrive.
+    pub(crate) fn request_timeout() -> Self {
+        let detail = "The body did not arrive in time.";
+        Self::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", "The request took too long", detail, "Send it again")
+    }
+
+    /// 422: the idempotency key stands for another request.
+    pub(crate) fn idempotency_key_reused() -> Self {
+        Self::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "idempotency_key_reused",
+            "The idempotency key stands for another request",
+            "This Idempotency-Key came with another body before.",
+            "Use a new key for a new request; send the same body to get the stored answer",
+        )
+    }
+
+    /// 409: the request with this idempotency key is being answered right now.
+    pub(crate) fn request_in_flight() -> Self {
+        Self::new(
+            StatusCode::CONFLICT,
+            "request_in_flight",
+            "The same request is being answered",
+            "A request with this Idempotency-Key is being answered at this moment.",
+            "Send it again in a second to get its answer",
+        )
+    }
+
+    /// 409: the ticket does not let anything begin.
+    pub(crate) fn change_on_hold(number: &str) -> Self {
+        Self::new(
+            StatusCode::CONFLICT,
+            "change_on_hold",
+            "The change is on hold",
+            format!("{number} is on hold."),
+            "Send the record again when it is no longer on hold",
+        )
+    }
+
+    /// 503: not ready to serve.
+    pub(crate) fn not_ready(detail: impl Into<String>) -> Self {
+        let action = "Run `rekey migrate`, check the database, then ask again";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", "The service is not ready", detail, action)
+    }
+
+    /// 500: our fault. What happened stands in the log only.
+    pub(crate) fn internal(error: &dyn std::error::Error) -> Self {
+        let cause = std::iter::successors(error.source(), |e| e.source()).map(ToString::to_string).collect::<Vec<_>>();
+        tracing::error!(%error, cause = cause.join(": "), "Request failed: {error}");
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal",
+            "Something went wrong here",
+            "The request failed for a reason that is not yours.",
+            "Look for the trace id in the log of the service",
+        )
+    }
+
+    /// A failure of actix itself, by its status.
+    pub(crate) fn of_status(status: StatusCode) -> Self {
+        let action = "Check the request against /openapi.json";
+        let title = status.canonical_reason().unwrap_or("The request failed");
+        Self::new(status, format!("http_{}", status.as_u16()), title, title, action)
+    }
+
+    fn stale(version: i64) -> Self {
+        Self::new(
+            StatusCode::PRECONDITION_FAILED,
+            "stale_version",
+            "The renewal has changed",
+            format!("The renewal's ETag is \"{version}\" now."),
+            "Read the renewal again, then decide whether you still want this",
+        )
+    }
+
+    fn organization_busy(holder: RenewalId) -> Self {
+        let problem = Self::new(
+            StatusCode::CONFLICT,
+            "organization_busy",
+            "The organization is busy",
+            format!("Renewal {holder} of this organization is still live."),
+            "Follow the renewal that `holder` names, or cancel it first",
+        );
+        Self { holder: Some(holder), ..problem }
+    }
+
+    /// What the run itself says against it.
+    fn refused(trouble: Trouble) -> Self {
+        let (status, title) = match trouble.code.as_str() {
+            "self_approval" => (StatusCode::FORBIDDEN, "You asked for this renewal yourself"),
+            "stale_digest" => (StatusCode::CONFLICT, "The plan has changed"),
+            "gate_not_open" => (StatusCode::CONFLICT, "There is nothing to decide"),
+            "gate_passed" => (StatusCode::CONFLICT, "The gate is passed"),
+            _ => (StatusCode::CONFLICT, "Not possible as things stand"),
+        };
+        Self::new(status, trouble.code, title, trouble.message, trouble.action)
+    }
+
+    /// The body, with what only the frame around the handler knows.
+    pub(crate) fn respond(&self, request: &HttpRequest, trace_id: &str) -> HttpResponse {
+        let holder = self.holder.map(|id| format!("/v1/renewals/{id}"));
+        let mut response = HttpResponse::build(self.status);
+        response.content_type("application/problem+json");
+        if self.status == StatusCode::UNAUTHORIZED {
+            response.insert_header((header::WWW_AUTHENTICATE, "Bearer error=\"invalid_token\""));
+        }
+        if let Some(holder) = &holder {
+            response.insert_header((header::LOCATION, holder.as_str()));
+            response.insert_header((header::LINK, format!("<{holder}>; rel=\"related\"")));
+        }
+        if self.slug == "request_in_flight" || self.status == StatusCode::SERVICE_UNAVAILABLE {
+            response.insert_header((header::RETRY_AFTER, "1"));
+        }
+        let details = ProblemDetails {
+            kind: format!("urn:rekey:problem:{}", self.slug),
+            title: self.title,
+            status: self.status.as_u16(),
+            detail: &self.detail,
+            instance: request.path(),
+            trace_id,
+            action: &self.action,
+            errors: &self.errors,
+            holder,
+        };
+        response.body(serde_json::to_string(&details).expect("strings and numbers are JSON"))
+    }
+}
+
+impl From<db::Error> for Problem {
+    fn from(error: db::Error) -> Self {
+        match error {
+            db::Error::OrganizationBusy { holder } => Self::organization_busy(holder),
+            db::Error::Stale { version } => Self::stale(version),
+            db::Error::NotFound(what) => Self::not_found(format!("There is no such {what}.")),
+            db::Error::Refused(trouble) | db::Error::GateClosed(trouble) => Self::refused(trouble),
+            db::Error::Illegal(illegal) => Self::new(
+                StatusCode::CONFLICT,
+                "not_possible_now",
+                "Not possible as things stand",
+                illegal.to_string(),
+                "Read the renewal's state: it says what can be done",
+            ),
+            error => Self::internal(&error),
+        }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.slug, self.detail)
+    }
+}
+
+impl ResponseError for Problem {
+    fn status_code(&self) -> StatusCode {
+        self.status
+    }
+
+    /// Without a body: the frame knows the request and writes it.
+    fn error_response(&self) -> HttpResponse {
+        HttpResponse::new(self.status)
+    }
+}

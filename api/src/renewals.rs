@@ -1,0 +1,245 @@
+//! `/v1/renewals`: raise, list, show.
+
+use actix_web::{
+    HttpRequest, HttpResponse, get,
+    http::{StatusCode, header},
+    post,
+    web::{Data, Path},
+};
+use domain::{Digest, OrganizationId, Renewal, RenewalId, Request, plan::canonical_json};
+use serde::Deserialize;
+use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
+
+use crate::{
+    Problem, State,
+    caller::{Reader, Requester},
+    idempotency::{CallerKey, IdempotencyHeader},
+    input::{Body, Params, none_match_names},
+    page::{Cursor, Limit, Page},
+    problem::FieldError,
+};
+
+/// Raise a renewal.
+///
+/// Answers at once; a preflight then looks at every server and makes the plan. Nothing is changed before people have approved that plan. One renewal
+/// of an organization can be live at a time. With an `Idempotency-Key` the request may be sent again safely: the same body gets the stored answer.
+#[utoipa::path(tag = "renewals", request_body = Request, params(IdempotencyHeader), responses(
+    (status = 202, description = "Accepted", body = Renewal, headers(
+        ("Location" = String, description = "The URL of the renewal"),
+        ("ETag" = String, description = "Its version"),
+        ("Idempotency-Replayed" = String, description = "`true` when this is the stored answer")
+    )),
+    (status = 409, description = "Another renewal of the organization is live (`holder` names it), or the same request is being answered"),
+    (status = 422, description = "Members of the body are wrong, or the idempotency key stands for another body")
+))]
+#[post("/v1/renewals")]
+pub(crate) async fn create_renewal(
+    Requester(caller): Requester,
+    state: Data<State>,
+    key: IdempotencyHeader,
+    Body(request): Body<Request>,
+) -> Result<HttpResponse, Problem> {
+    let hash = Digest::of(canonical_json(&request).as_bytes());
+    let key = key.0.map(|key| CallerKey::of_token(caller.subject(), &key).answering(&hash));
+    raise(&state, caller.subject(), request, key).await
+}
+
+/// Raises a renewal, or answers what its key got before.
+pub(crate) async fn raise(
+    state: &State,
+    requested_by: &str,
+    request: Request,
+    key: Option<db::IdempotencyKey>,
+) -> Result<HttpResponse, Problem> {
+    check(state, &request)?;
+    let renewal = requested(state, requested_by, request);
+    let mut outcome = create(state, &renewal, key.as_ref()).await;
+    // Race: on PostgreSQL somebody else was faster. A second look finds their answer, or the renewal that holds the organization.
+    if outcome.as_ref().is_err_and(db::Error::is_unique_violation) {
+        outcome = create(state, &renewal, key.as_ref()).await;
+    }
+    match outcome {
+        Ok(Raised::New(body)) => Ok(accepted(renewal.id, StatusCode::ACCEPTED).body(body)),
+        Ok(Raised::Before(answer)) => {
+            let status = u16::try_from(answer.status).ok().and_then(|code| StatusCode::from_u16(code).ok());
+            let mut response = accepted(answer.renewal_id, status.unwrap_or(StatusCode::ACCEPTED));
+            Ok(response.insert_header(("Idempotency-Replayed", "true")).body(answer.body))
+        }
+        Ok(Raised::OtherRequest) => Err(Problem::idempotency_key_reused()),
+        Err(error) if error.is_unique_violation() => Err(Problem::request_in_flight()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What became of a request.
+enum Raised {
+    /// The body of its first answer.
+    New(String),
+    /// It was answered before.
+    Before(db::Answer),
+    /// Its key stands for another request.
+    OtherRequest,
+}
+
+async fn create(state: &State, renewal: &Renewal, key: Option<&db::IdempotencyKey>) -> db::Result<Raised> {
+    let body = serde_json::to_string(renewal)?;
+    let create = async |tx: &mut db::Tx| {
+        if let Some(key) = key
+            && let Some(answer) = tx.answer(key).await?
+        {
+            let same = answer.request_hash == key.request_hash;
+            return Ok(if same { Raised::Before(answer) } else { Raised::OtherRequest });
+        }
+        tx.create_renewal(renewal, renewal.created_at).await?;
+        if let Some(key) = key {
+            let status = i32::from(StatusCode::ACCEPTED.as_u16());
+            let request_hash = key.request_hash.clone();
+            let answer = db::Answer { request_hash, renewal_id: renewal.id, status, body: body.clone() };
+            tx.insert_answer(key, &answer, renewal.created_at).await?;
+        }
+        Ok(Raised::New(body.clone()))
+    };
+    state.db.write(create).await
+}
+
+fn check(state: &State, request: &Request) -> Result<(), Problem> {
+    let mut errors: Vec<FieldError> = request
+        .faults()
+        .into_iter()
+        .map(|(pointer, detail)| FieldError { pointer: pointer.to_owned(), detail })
+        .collect();
+    if !state.organizations.iter().any(|o| o.id == request.organization) {
+        let detail = format!("unknown organization `{}`: GET /v1/organizations lists them", request.organization);
+        errors.push(FieldError { pointer: "/organization".to_owned(), detail });
+    }
+    if errors.is_empty() { Ok(()) } else { Err(Problem::invalid_request(errors)) }
+}
+
+fn requested(state: &State, requested_by: &str, request: Request) -> Renewal {
+    let now = state.now();
+    Renewal {
+        id: RenewalId(Uuid::now_v7()),
+        organization_id: request.organization.clone(),
+        requested_by: requested_by.to_owned(),
+        request,
+        state: domain::State::Requested,
+        plan_digest: None,
+        version: 1,
+        created_at: now,
+        updated_at: now,
+    }
+}
+
+fn accepted(id: RenewalId, status: StatusCode) -> actix_web::HttpResponseBuilder {
+    let mut response = HttpResponse::build(status);
+    response
+        .content_type("application/json")
+        .insert_header((header::LOCATION, format!("/v1/renewals/{id}")))
+        .insert_header((header::ETAG, etag(1)));
+    response
+}
+
+/// Which renewals to list.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RenewalQuery {
+    /// At most this many.
+    #[serde(default)]
+    #[param(value_type = i64, minimum = 1, maximum = 200, default = 50, required = false)]
+    limit: Limit,
+    /// `next_cursor` of the page before.
+    #[param(value_type = Option<String>)]
+    cursor: Option<Cursor>,
+    /// Only of this organization.
+    organization_id: Option<OrganizationId>,
+    /// Only in this status.
+    status: Option<Status>,
+}
+
+/// The word for where a renewal stands.
+#[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[schema(example = "awaiting_approval")]
+pub(crate) enum Status {
+    Requested,
+    Planning,
+    AwaitingApproval,
+    Scheduled,
+    Running,
+    Waiting,
+    Soaking,
+    Paused,
+    Succeeded,
+    Rejected,
+    Expired,
+    Cancelled,
+    Failed,
+    RolledBack,
+}
+
+impl Status {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Requested => "requested",
+            Self::Planning => "planning",
+            Self::AwaitingApproval => "awaiting_approval",
+            Self::Scheduled => "scheduled",
+            Self::Running => "running",
+            Self::Waiting => "waiting",
+            Self::Soaking => "soaking",
+            Self::Paused => "paused",
+            Self::Succeeded => "succeeded",
+            Self::Rejected => "rejected",
+            Self::Expired => "expired",
+            Self::Cancelled => "cancelled",
+            Self::Failed => "failed",
+            Self::RolledBack => "rolled_back",
+        }
+    }
+}
+
+/// List renewals, newest first.
+#[utoipa::path(tag = "renewals", params(RenewalQuery), responses((status = 200, body = Page<Renewal>)))]
+#[get("/v1/renewals")]
+pub(crate) async fn list_renewals(
+    _: Reader,
+    state: Data<State>,
+    Params(query): Params<RenewalQuery>,
+) -> Result<actix_web::web::Json<Page<Renewal>>, Problem> {
+    let page = query.limit.after(query.cursor);
+    let status = query.status.map(Status::as_str);
+    let rows = state.db.read(async |tx| tx.renewals(query.organization_id.as_ref(), status, page).await).await?;
+    Ok(actix_web::web::Json(Page::of(rows, query.limit, |renewal| renewal.id.0)))
+}
+
+/// Show a renewal.
+///
+/// Its `ETag` is its version: send it as `If-None-Match` to hear only of changes, and as `If-Match` with a decision or a verb.
+#[utoipa::path(tag = "renewals", params(("id" = RenewalId, Path)), responses(
+    (status = 200, body = Renewal, headers(("ETag" = String, description = "Its version"))),
+    (status = 304, description = "It has not changed")
+))]
+#[get("/v1/renewals/{id}")]
+pub(crate) async fn show_renewal(
+    _: Reader,
+    state: Data<State>,
+    id: Path<RenewalId>,
+    request: HttpRequest,
+) -> Result<HttpResponse, Problem> {
+    let renewal = state.db.read(async |tx| tx.renewal(*id).await).await?;
+    if none_match_names(request.headers(), &etag(renewal.version)) {
+        return Ok(HttpResponse::NotModified().insert_header((header::ETAG, etag(renewal.version))).finish());
+    }
+    Ok(shown(&renewal))
+}
+
+/// A renewal with its version as entity tag.
+pub(crate) fn shown(renewal: &Renewal) -> HttpResponse {
+    HttpResponse::Ok().insert_header((header::ETAG, etag(renewal.version))).json(renewal)
+}
+
+fn etag(version: i64) -> String {
+    format!("\"{version}\"")
+}

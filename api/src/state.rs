@@ -1,0 +1,41 @@
+//! What every handler has at hand.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use domain::{Organization, OrganizationId, Timeline};
+use tokio_util::sync::CancellationToken;
+
+use crate::{Problem, Tokens};
+
+/// What the API serves from. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct State {
+    pub(crate) db: db::Db,
+    pub(crate) tokens: Tokens,
+    pub(crate) organizations: Arc<[Organization]>,
+    pub(crate) timeline: Timeline,
+    /// Ends event streams when the service stops.
+    pub(crate) shutdown: CancellationToken,
+}
+
+impl State {
+    /// Serves these organizations from this database, at the pace of `timeline`.
+    #[must_use]
+    pub fn new(db: db::Db, organizations: Vec<Organization>, tokens: Tokens, timeline: Timeline) -> Self {
+        Self { db, tokens, organizations: organizations.into(), timeline, shutdown: CancellationToken::new() }
+    }
+
+    /// The time that renewals live in.
+    pub(crate) fn now(&self) -> DateTime<Utc> {
+        self.timeline.at(Utc::now())
+    }
+
+    /// The configured organization of that id.
+    pub(crate) fn organization(&self, id: &OrganizationId) -> Result<&Organization, Problem> {
+        let found = self.organizations.iter().find(|o| o.id == *id);
+        found.ok_or_else(|| {
+            Problem::not_found(format!("There is no organization `{id}`: GET /v1/organizations lists them."))
+        })
+    }
+}

@@ -1,0 +1,68 @@
+//! The OpenAPI document, and what holds for every operation in it.
+
+use expect_test::expect_file;
+use reqwest::Method;
+use serde_json::Value;
+
+use crate::support::{Answer, Service};
+
+#[test]
+fn the_committed_openapi_document_is_current() {
+    expect_file!["../../openapi/v1.json"].assert_eq(&format!("{}\n", api::openapi().to_pretty_json().unwrap()));
+}
+
+/// Every operation under `/v1`, with ids that name nothing.
+fn operations() -> Vec<(Method, String)> {
+    let document: Value = serde_json::to_value(api::openapi()).unwrap();
+    let paths = document["paths"].as_object().unwrap().clone();
+    let operations = paths.iter().flat_map(|(path, item)| {
+        let id = if path.contains("organizations") { "contoso" } else { "019361b2-7f3a-7c61-9a55-0c7be3b0f4d1" };
+        let path = path.replace("{id}", id);
+        let methods =
+            item.as_object().unwrap().keys().map(|m| m.to_uppercase().parse().unwrap()).collect::<Vec<Method>>();
+        methods.into_iter().map(move |method| (method, path.clone()))
+    });
+    operations.filter(|(_, path)| path.starts_with("/v1/")).collect()
+}
+
+#[tokio::test]
+async fn no_operation_answers_without_a_token() {
+    let service = Service::start().await;
+    assert!(operations().len() > 2);
+    for (method, path) in operations() {
+        let answer = Answer::of(service.anonymous(method.clone(), &path).send().await.unwrap()).await;
+        let problem = answer.problem(401, "unauthenticated");
+        assert!(problem["detail"].as_str().unwrap().contains("carries no token"), "{method} {path}");
+        assert_eq!(answer.header("www-authenticate"), "Bearer error=\"invalid_token\"");
+    }
+    service.stop().await;
+}
+
+#[test]
+fn every_operation_asks_for_a_bearer_token_and_documents_its_problems() {
+    let document: Value = serde_json::to_value(api::openapi()).unwrap();
+    assert_eq!(document["openapi"].as_str().unwrap().split('.').take(2).collect::<Vec<_>>(), ["3", "1"]);
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            let protected = operation["security"][0].get("bearer").is_some();
+            assert_eq!(protected, path.starts_with("/v1/"), "{method} {path}");
+            let problem = &operation["responses"]["default"]["content"]["application/problem+json"]["schema"]["$ref"];
+            assert_eq!(problem, "#/components/schemas/ProblemDetails", "{method} {path}");
+            assert!(operation["summary"].is_string(), "{method} {path} has no summary");
+            assert!(operation["tags"][0].is_string(), "{method} {path} has no tag");
+        }
+    }
+}
+
+#[tokio::test]
+async fn swagger_ui_and_the_document_are_served() {
+    let service = Service::start().await;
+    let document = Answer::of(service.anonymous(Method::GET, "/openapi.json").send().await.unwrap()).await.expect(200);
+    assert_eq!(document, serde_json::to_value(api::openapi()).unwrap());
+    for path in ["/swagger-ui/", "/swagger-ui"] {
+        let page = Answer::of(service.anonymous(Method::GET, path).send().await.unwrap()).await;
+        assert_eq!(page.status, 200, "{path}");
+        assert!(page.text.contains("swagger-ui"), "{path}: {}", page.text);
+    }
+    service.stop().await;
+}
