@@ -226,7 +226,7 @@ impl Tx {
         self.save_renewal(&renewal, None).await
     }
 
-    /// Stores a decision and lets everything follow. `expected_version` is what `If-Match` said.
+    /// Stores a decision if the run takes it, and lets everything follow. `expected_version` is what `If-Match` said.
     pub async fn decide(
         &mut self,
         decision: &Decision,
@@ -234,6 +234,9 @@ impl Tx {
         now: DateTime<Utc>,
     ) -> Result<Renewal> {
         let renewal = self.lock_expected(decision.renewal_id, expected_version).await?;
+        let run = self.complete_run(renewal).await?;
+        run.as_run().accepts(decision).map_err(Error::Refused)?;
+        let renewal = run.renewal;
         self.insert_decision(decision).await?;
         let action = match decision.verb {
             Verb::Approve => "decision.approved",

@@ -3,6 +3,7 @@
 //! Nothing here does I/O, reads a clock or is asynchronous: functions take `now` and data and return data.
 
 pub mod audit;
+mod deciding;
 pub mod gate;
 pub mod ids;
 pub mod organization;
