@@ -1,6 +1,9 @@
 //! Who calls, and what they may do. Each handler names the permission that it needs in its signature.
 
-use std::future::{Ready, ready};
+use std::{
+    future::{Ready, ready},
+    marker::PhantomData,
+};
 
 use actix_web::{FromRequest, HttpMessage, HttpRequest, dev::Payload, http::header::AUTHORIZATION, web::Data};
 use chrono::Utc;
@@ -76,32 +79,67 @@ impl FromRequest for Caller {
     }
 }
 
-macro_rules! permissions {
-    ($($(#[$about:meta])* $name:ident: $roles:expr;)*) => { $(
-        $(#[$about])*
-        #[derive(Clone, Debug)]
-        pub(crate) struct $name(pub(crate) Caller);
-
-        impl FromRequest for $name {
-            type Error = Problem;
-            type Future = Ready<Result<Self, Problem>>;
-
-            fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-                ready(Caller::of(request).and_then(|caller| caller.holding_any($roles)).map(Self))
-            }
-        }
-    )* };
+/// Somebody whose roles hold a permission.
+#[derive(Debug)]
+pub(crate) struct May<P> {
+    caller: Caller,
+    permission: PhantomData<P>,
 }
 
-permissions! {
-    /// May read the audit of everything.
-    Auditor: &[Role::Auditor];
-    /// May decide at gates.
-    Decider: &[Role::Approver];
-    /// May cancel, pause, resume, retry and roll back.
-    Operator: &[Role::Operator];
-    /// May read renewals and organizations: everybody with a role.
-    Reader: &Role::ALL;
-    /// May raise renewals.
-    Requester: &[Role::Requester];
+/// What roles allow.
+pub(crate) trait Permission {
+    /// Any of these suffices; an administrator has every permission.
+    const ROLES: &'static [Role];
+}
+
+impl<P: Permission> May<P> {
+    /// The subject of their token.
+    pub(crate) fn subject(&self) -> &str {
+        self.caller.subject()
+    }
+}
+
+impl<P: Permission> FromRequest for May<P> {
+    type Error = Problem;
+    type Future = Ready<Result<Self, Problem>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let allowed = Caller::of(request).and_then(|caller| caller.holding_any(P::ROLES));
+        ready(allowed.map(|caller| Self { caller, permission: PhantomData }))
+    }
+}
+
+/// To read the audit of everything.
+#[derive(Debug)]
+pub(crate) enum Audit {}
+impl Permission for Audit {
+    const ROLES: &'static [Role] = &[Role::Auditor];
+}
+
+/// To cancel, pause, resume, retry and roll back.
+#[derive(Debug)]
+pub(crate) enum Control {}
+impl Permission for Control {
+    const ROLES: &'static [Role] = &[Role::Operator];
+}
+
+/// To decide at gates.
+#[derive(Debug)]
+pub(crate) enum Decide {}
+impl Permission for Decide {
+    const ROLES: &'static [Role] = &[Role::Approver];
+}
+
+/// To raise renewals.
+#[derive(Debug)]
+pub(crate) enum Raise {}
+impl Permission for Raise {
+    const ROLES: &'static [Role] = &[Role::Requester];
+}
+
+/// To read renewals and organizations: everybody with a role.
+#[derive(Debug)]
+pub(crate) enum Read {}
+impl Permission for Read {
+    const ROLES: &'static [Role] = &Role::ALL;
 }

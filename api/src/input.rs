@@ -11,7 +11,7 @@ use actix_web::{
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_path_to_error::Segment;
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 use crate::{Problem, problem::FieldError};
 
@@ -87,21 +87,27 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
         return Err(Problem::invalid_request(vec![FieldError { pointer: String::new(), detail }]));
     }
     let mut json = serde_json::Deserializer::from_slice(bytes);
-    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
-        let (pointer, error) = (pointer(error.path()), error.into_inner());
-        if error.is_data() {
-            let detail = without_position(&error);
-            let pointer = match missing_field(&detail) {
-                Some(field) => format!("{pointer}/{field}"),
-                None => pointer,
-            };
-            Problem::invalid_request(vec![FieldError { pointer, detail }])
-        } else {
-            Problem::malformed_json(format!("{error}."))
-        }
-    })?;
+    let value = serde_path_to_error::deserialize(&mut json).map_err(told)?;
     json.end().map_err(|error| Problem::malformed_json(format!("{error}.")))?;
     Ok(value)
+}
+
+/// Reads a JSON value; what is wrong is named by its JSON Pointer.
+pub(crate) fn read_value<T: DeserializeOwned>(value: serde_json::Value) -> Result<T, Problem> {
+    serde_path_to_error::deserialize(value).map_err(told)
+}
+
+fn told(error: serde_path_to_error::Error<serde_json::Error>) -> Problem {
+    let (pointer, error) = (pointer(error.path()), error.into_inner());
+    if !error.is_data() {
+        return Problem::malformed_json(format!("{error}."));
+    }
+    let detail = without_position(&error);
+    let pointer = match missing_field(&detail) {
+        Some(field) => format!("{pointer}/{field}"),
+        None => pointer,
+    };
+    Problem::invalid_request(vec![FieldError { pointer, detail }])
 }
 
 fn pointer(path: &serde_path_to_error::Path) -> String {
@@ -151,6 +157,16 @@ fn query(request: &HttpRequest) -> serde_urlencoded::Deserializer<'_> {
 /// What `If-Match` asks for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct IfMatch(pub(crate) Option<i64>);
+
+/// The `If-Match` header, for the document.
+#[derive(IntoParams)]
+#[into_params(names("If-Match"), parameter_in = Header)]
+#[expect(dead_code, reason = "only describes the header that IfMatch reads")]
+pub(crate) struct IfMatchHeader(
+    /// The ETag of the renewal as you know it: refused with 412 when it has changed since.
+    #[param(example = "\"12\"")]
+    Option<String>,
+);
 
 impl FromRequest for IfMatch {
     type Error = Problem;

@@ -7,16 +7,28 @@
     reason = "utoipa's path macro writes qualified names and gives them the spans of ours"
 )]
 
+mod audit;
 mod caller;
+mod certificates;
+mod control;
+mod decisions;
 mod document;
+mod events;
+mod evidence;
 mod frame;
 mod health;
 mod idempotency;
+mod identity;
 mod input;
+mod organizations;
 mod page;
+mod plans;
 mod problem;
 mod renewals;
+mod runbook;
+mod servicenow;
 mod state;
+mod steps;
 mod tokens;
 
 use actix_web::{
@@ -39,7 +51,29 @@ fn routes(config: &mut ServiceConfig<'_>) {
     config
         .service(renewals::create_renewal)
         .service(renewals::list_renewals)
+        .service(servicenow::create_renewal_from_servicenow)
         .service(renewals::show_renewal)
+        .service(plans::show_plan)
+        .service(plans::show_runbook)
+        .service(steps::list_steps)
+        .service(decisions::list_decisions)
+        .service(decisions::create_decision)
+        .service(audit::list_renewal_audit)
+        .service(events::follow_renewal)
+        .service(evidence::show_evidence)
+        .service(control::cancel_renewal)
+        .service(control::pause_renewal)
+        .service(control::resume_renewal)
+        .service(control::retry_renewal)
+        .service(control::roll_back_renewal)
+        .service(organizations::list_organizations)
+        .service(organizations::show_organization)
+        .service(organizations::list_servers)
+        .service(organizations::list_certificates)
+        .service(organizations::show_auth_config)
+        .service(organizations::show_policy)
+        .service(audit::list_audit)
+        .service(identity::show_identity)
         .service(health::show_health)
         .service(health::show_readiness);
 }

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::{
     Problem, State,
-    caller::{Reader, Requester},
+    caller::{May, Raise, Read},
     idempotency::{CallerKey, IdempotencyHeader},
     input::{Body, Params, none_match_names},
     page::{Cursor, Limit, Page},
@@ -35,7 +35,7 @@ use crate::{
 ))]
 #[post("/v1/renewals")]
 pub(crate) async fn create_renewal(
-    Requester(caller): Requester,
+    caller: May<Raise>,
     state: Data<State>,
     key: IdempotencyHeader,
     Body(request): Body<Request>,
@@ -204,7 +204,7 @@ impl Status {
 #[utoipa::path(tag = "renewals", params(RenewalQuery), responses((status = 200, body = Page<Renewal>)))]
 #[get("/v1/renewals")]
 pub(crate) async fn list_renewals(
-    _: Reader,
+    _: May<Read>,
     state: Data<State>,
     Params(query): Params<RenewalQuery>,
 ) -> Result<actix_web::web::Json<Page<Renewal>>, Problem> {
@@ -223,7 +223,7 @@ pub(crate) async fn list_renewals(
 ))]
 #[get("/v1/renewals/{id}")]
 pub(crate) async fn show_renewal(
-    _: Reader,
+    _: May<Read>,
     state: Data<State>,
     id: Path<RenewalId>,
     request: HttpRequest,
@@ -240,6 +240,7 @@ pub(crate) fn shown(renewal: &Renewal) -> HttpResponse {
     HttpResponse::Ok().insert_header((header::ETAG, etag(renewal.version))).json(renewal)
 }
 
-fn etag(version: i64) -> String {
+/// The version of a renewal as entity tag.
+pub(crate) fn etag(version: i64) -> String {
     format!("\"{version}\"")
 }

@@ -120,20 +120,27 @@ impl Gate {
     /// but may reject.
     #[must_use]
     pub fn verdict(self, digest: &Digest, quorum: u32, excluded: &str, decisions: &[Decision]) -> Verdict {
+        if let Some(no) = self.last_words(digest, decisions).find(|d| d.verb == Verb::Reject) {
+            return Verdict::Rejected { by: no.decided_by.clone(), reason: no.reason.clone() };
+        }
+        let by = self.approvers(digest, excluded, decisions);
+        let approvals = u32::try_from(by.len()).unwrap_or(u32::MAX);
+        if approvals >= quorum { Verdict::Approved { by } } else { Verdict::Open { approvals, quorum } }
+    }
+
+    /// Whose last word on this digest is yes, by name, without `excluded`.
+    #[must_use]
+    pub fn approvers(self, digest: &Digest, excluded: &str, decisions: &[Decision]) -> Vec<String> {
+        let yes = |d: &&Decision| d.verb == Verb::Approve && d.decided_by != excluded;
+        self.last_words(digest, decisions).filter(yes).map(|d| d.decided_by.clone()).collect()
+    }
+
+    fn last_words<'d>(self, digest: &Digest, decisions: &'d [Decision]) -> impl Iterator<Item = &'d Decision> {
         let mut last = BTreeMap::new();
         for decision in decisions.iter().filter(|d| d.gate == self && d.plan_digest == *digest) {
             last.insert(decision.decided_by.as_str(), decision);
         }
-        if let Some(no) = last.values().find(|d| d.verb == Verb::Reject) {
-            return Verdict::Rejected { by: no.decided_by.clone(), reason: no.reason.clone() };
-        }
-        let by: Vec<String> = last
-            .values()
-            .filter(|d| d.verb == Verb::Approve && d.decided_by != excluded)
-            .map(|d| d.decided_by.clone())
-            .collect();
-        let approvals = u32::try_from(by.len()).unwrap_or(u32::MAX);
-        if approvals >= quorum { Verdict::Approved { by } } else { Verdict::Open { approvals, quorum } }
+        last.into_values()
     }
 }
 

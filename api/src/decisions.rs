@@ -1,0 +1,150 @@
+//! `/v1/renewals/{id}/decisions`: what people say to a plan.
+
+use actix_web::{
+    HttpResponse, get,
+    http::header,
+    post,
+    web::{Data, Json, Path},
+};
+use db::LoadedRun;
+use domain::{Decision, Digest, Gate, Renewal, RenewalId, Verdict, gate::Verb};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use crate::{
+    Problem, State,
+    caller::{Decide, May, Read},
+    input::{Body, IfMatch, IfMatchHeader, Why},
+    renewals::etag,
+};
+
+/// A decision to be made.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({
+    "gate": "execute",
+    "verb": "approve",
+    "plan_digest": "sha256:2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae",
+    "reason": "Reviewed the plan with the mail team"
+}))]
+pub(crate) struct NewDecision {
+    /// The gate to decide on. A gate that the run has not met yet may be decided in advance.
+    gate: Gate,
+    /// What to say.
+    verb: Verb,
+    /// The digest of the plan that was read: `Plan-Digest` of `/plan`.
+    plan_digest: Digest,
+    /// Why.
+    reason: Why,
+}
+
+/// A decision that was taken, and the renewal after it.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct TakenDecision {
+    /// The decision.
+    decision: Decision,
+    /// The renewal, with everything that followed.
+    renewal: Renewal,
+}
+
+/// Decide at a gate.
+///
+/// Everybody's last word on a gate of the current plan counts. Who asked for the renewal cannot approve it, but may reject it.
+#[utoipa::path(tag = "decisions", request_body = NewDecision, params(("id" = RenewalId, Path), IfMatchHeader), responses(
+    (status = 201, body = TakenDecision, headers(("ETag" = String, description = "The renewal's version"))),
+    (status = 403, description = "You lack the role, or asked for the renewal yourself (`self_approval`)"),
+    (status = 409, description = "`stale_digest`, `gate_not_open`, `gate_passed` or `nothing_to_withdraw`"),
+    (status = 412, description = "The renewal has changed since the version in `If-Match`")
+))]
+#[post("/v1/renewals/{id}/decisions")]
+pub(crate) async fn create_decision(
+    caller: May<Decide>,
+    state: Data<State>,
+    id: Path<RenewalId>,
+    expected: IfMatch,
+    Body(new): Body<NewDecision>,
+) -> Result<HttpResponse, Problem> {
+    let decision = Decision {
+        id: Uuid::now_v7(),
+        renewal_id: *id,
+        gate: new.gate,
+        plan_digest: new.plan_digest,
+        verb: new.verb,
+        decided_by: caller.subject().to_owned(),
+        reason: new.reason.into(),
+        decided_at: state.now(),
+    };
+    let at = decision.decided_at;
+    let renewal = state.db.write(async |tx| tx.decide(&decision, expected.0, at).await).await?;
+    let etag = (header::ETAG, etag(renewal.version));
+    Ok(HttpResponse::Created().insert_header(etag).json(TakenDecision { decision, renewal }))
+}
+
+/// Every decision on a renewal, and where its gates stand.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Decisions {
+    /// Oldest first, also those on former plans.
+    items: Vec<Decision>,
+    /// Where the gates of the current plan stand; empty before there is one.
+    gates: Vec<GateStanding>,
+}
+
+/// Where a gate stands.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct GateStanding {
+    /// The gate.
+    gate: Gate,
+    /// How many people must approve; 0 passes it on evidence alone.
+    #[schema(example = 1)]
+    quorum: u32,
+    /// The verdict on the current plan.
+    verdict: VerdictWord,
+    /// Who approved the current plan, without the requester.
+    #[schema(example = json!(["bob@contoso.example"]))]
+    approved_by: Vec<String>,
+    /// Who rejected the current plan and has not withdrawn it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "carol@contoso.example")]
+    rejected_by: Option<String>,
+}
+
+/// What the decisions amount to.
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[schema(example = "approved")]
+pub(crate) enum VerdictWord {
+    /// The quorum is reached and nobody stands against it.
+    Approved,
+    /// More approvals are needed.
+    Open,
+    /// Somebody stands against it.
+    Rejected,
+}
+
+/// List the decisions on a renewal, and where its gates stand.
+#[utoipa::path(tag = "decisions", params(("id" = RenewalId, Path)), responses((status = 200, body = Decisions)))]
+#[get("/v1/renewals/{id}/decisions")]
+pub(crate) async fn list_decisions(
+    _: May<Read>,
+    state: Data<State>,
+    id: Path<RenewalId>,
+) -> Result<Json<Decisions>, Problem> {
+    let run = state.db.read(async |tx| tx.load_run(*id).await).await?;
+    Ok(Json(Decisions { gates: standings(&run), items: run.decisions }))
+}
+
+/// Where the gates of the current plan stand.
+pub(crate) fn standings(run: &LoadedRun) -> Vec<GateStanding> {
+    let Some(plan) = &run.plan else { return Vec::new() };
+    let standing = |gate: Gate| {
+        let (verdict, rejected_by) = match run.as_run().verdict(plan, gate) {
+            Verdict::Approved { .. } => (VerdictWord::Approved, None),
+            Verdict::Open { .. } => (VerdictWord::Open, None),
+            Verdict::Rejected { by, .. } => (VerdictWord::Rejected, Some(by)),
+        };
+        let approved_by = gate.approvers(&plan.digest(), &run.renewal.requested_by, &run.decisions);
+        GateStanding { gate, quorum: plan.quorum(gate), verdict, approved_by, rejected_by }
+    };
+    Gate::ALL.into_iter().map(standing).collect()
+}
