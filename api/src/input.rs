@@ -86,10 +86,15 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
         let detail = "invalid type: list, expected an object".to_owned();
         return Err(Problem::invalid_request(vec![FieldError { pointer: String::new(), detail }]));
     }
+    let value = serde_json::from_slice(bytes).map_err(|error| Problem::malformed_json(format!("{error}.")))?;
+    // From the bytes, because a value has forgotten members that stand there twice.
     let mut json = serde_json::Deserializer::from_slice(bytes);
-    let value = serde_path_to_error::deserialize(&mut json).map_err(told)?;
-    json.end().map_err(|error| Problem::malformed_json(format!("{error}.")))?;
-    Ok(value)
+    match serde_path_to_error::deserialize(&mut json) {
+        Ok(read) => Ok(read),
+        Err(error) if error.inner().is_data() => Err(told(error)),
+        // For a number in the place of a word, serde_json speaks of a syntax error.
+        Err(_) => read_value(value),
+    }
 }
 
 /// Reads a JSON value; what is wrong is named by its JSON Pointer.
@@ -99,9 +104,6 @@ pub(crate) fn read_value<T: DeserializeOwned>(value: serde_json::Value) -> Resul
 
 fn told(error: serde_path_to_error::Error<serde_json::Error>) -> Problem {
     let (pointer, error) = (pointer(error.path()), error.into_inner());
-    if !error.is_data() {
-        return Problem::malformed_json(format!("{error}."));
-    }
     let detail = without_position(&error);
     let pointer = match missing_field(&detail) {
         Some(field) => format!("{pointer}/{field}"),

@@ -64,11 +64,17 @@ async fn each_wrong_member_is_named_by_its_pointer() {
 async fn a_body_that_is_not_json_or_too_long_is_refused() {
     let service = Service::start().await;
     let long = format!("{{\"organization\": \"contoso\", \"note\": \"{}\"}}", "x".repeat(70_000));
-    let cases: [(&str, String, u16, &str); 7] = [
+    let cases: [(&str, String, u16, &str); 8] = [
         ("application/json", "{\"organization\": ".to_owned(), 400, "malformed_json"),
         ("application/json", String::new(), 400, "malformed_json"),
         ("application/json", "{\"organization\": \"contoso\"} {}".to_owned(), 400, "malformed_json"),
         ("application/json", "not json".to_owned(), 400, "malformed_json"),
+        (
+            "application/json",
+            r#"{"organization": "contoso", "organization": "fabrikam"}"#.to_owned(),
+            422,
+            "invalid_request",
+        ),
         ("application/json", long, 413, "payload_too_large"),
         ("text/plain", "{\"organization\": \"contoso\"}".to_owned(), 415, "unsupported_media_type"),
         ("application/x-www-form-urlencoded", "organization=contoso".to_owned(), 415, "unsupported_media_type"),
