@@ -61,7 +61,7 @@ impl Caller {
 
 fn bearer(request: &HttpRequest) -> Result<&str, Rejected> {
     let mut headers = request.headers().get_all(AUTHORIZATION);
-    let header = headers.next().ok_or(Rejected::unsigned(Cause::Missing))?;
+    let header = headers.next().ok_or_else(|| Rejected::unsigned(Cause::Missing))?;
     let one = headers.next().is_none();
     let parts = header.to_str().ok().filter(|_| one).and_then(|text| text.split_once(' '));
     match parts {

@@ -1,18 +1,22 @@
 //! The OpenAPI document: what the routes say of themselves, and what holds for all of them.
 
 use actix_web::App;
+use serde_json::Value;
 use utoipa::{
     OpenApi, PartialSchema, ToSchema,
     openapi::{
-        Components, ContentBuilder, Ref, RefOr, Response, ResponseBuilder,
+        Components, ContentBuilder, Ref, RefOr, Response, ResponseBuilder, Schema,
         path::Operation,
+        schema::ArrayItems,
         security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
     },
 };
 use utoipa_actix_web::AppExt;
 
 use crate::{
+    examples::examples,
     problem::{FieldError, ProblemDetails},
+    renewals::Status,
     routes,
 };
 
@@ -42,6 +46,13 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
     let components = document.components.get_or_insert_with(Components::new);
     components.schemas.insert(ProblemDetails::name().into_owned(), ProblemDetails::schema());
     components.schemas.insert(FieldError::name().into_owned(), FieldError::schema());
+    components.schemas.insert(Status::name().into_owned(), Status::schema());
+    for (name, example) in examples() {
+        components.schemas.entry(name.to_owned()).and_modify(|schema| show(schema, example));
+    }
+    for (name, schema) in &mut components.schemas {
+        refer_to_items(name, schema);
+    }
     components.security_schemes.insert("bearer".to_owned(), RefOr::T(bearer()));
     for (path, item) in &mut document.paths.paths {
         let operations = [&mut item.get, &mut item.post];
@@ -50,6 +61,23 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
         }
     }
     document
+}
+
+fn show(schema: &mut RefOr<Schema>, example: Value) {
+    match schema {
+        RefOr::T(Schema::Object(object)) => object.examples = vec![example],
+        RefOr::T(Schema::OneOf(variants)) => variants.examples = vec![example],
+        _ => {}
+    }
+}
+
+/// `List_Step` and its like would repeat the schema of a step.
+fn refer_to_items(name: &str, schema: &mut RefOr<Schema>) {
+    let Some(item) = name.strip_prefix("List_").or_else(|| name.strip_prefix("Page_")) else { return };
+    let RefOr::T(Schema::Object(list)) = schema else { return };
+    if let Some(RefOr::T(Schema::Array(items))) = list.properties.get_mut("items") {
+        items.items = ArrayItems::RefOrSchema(Box::new(RefOr::Ref(Ref::from_schema_name(item))));
+    }
 }
 
 fn bearer() -> SecurityScheme {

@@ -15,6 +15,7 @@ mod decisions;
 mod document;
 mod events;
 mod evidence;
+mod examples;
 mod frame;
 mod health;
 mod idempotency;

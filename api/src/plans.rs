@@ -56,7 +56,7 @@ pub(crate) async fn show_runbook(
     id: Path<RenewalId>,
 ) -> Result<HttpResponse, Problem> {
     let planned = planned(&state, *id).await?;
-    let plan: Plan = serde_json::from_str(&planned.text).map_err(|error| db::Error::from(error))?;
+    let plan: Plan = serde_json::from_str(&planned.text).map_err(db::Error::from)?;
     let text = runbook::markdown(&planned.renewal, &plan);
     Ok(HttpResponse::Ok().content_type("text/markdown; charset=utf-8").body(text))
 }

@@ -14,8 +14,14 @@ use utoipa::ToSchema;
 #[derive(Clone, Debug)]
 pub(crate) struct Problem {
     pub(crate) slug: Cow<'static, str>,
-    title: &'static str,
     pub(crate) status: StatusCode,
+    told: Box<Told>,
+}
+
+/// The words of a problem. Apart and boxed, because most results are not problems.
+#[derive(Clone, Debug)]
+struct Told {
+    title: &'static str,
     detail: String,
     action: Cow<'static, str>,
     errors: Vec<FieldError>,
@@ -84,15 +90,8 @@ impl Problem {
         detail: impl Into<String>,
         action: impl Into<Cow<'static, str>>,
     ) -> Self {
-        Self {
-            slug: slug.into(),
-            title,
-            status,
-            detail: detail.into(),
-            action: action.into(),
-            errors: Vec::new(),
-            holder: None,
-        }
+        let told = Told { title, detail: detail.into(), action: action.into(), errors: Vec::new(), holder: None };
+        Self { slug: slug.into(), status, told: Box::new(told) }
     }
 
     /// 401: who calls is not known.
@@ -144,14 +143,15 @@ impl Problem {
     pub(crate) fn invalid_request(errors: Vec<FieldError>) -> Self {
         let told: Vec<_> = errors.iter().map(|e| format!("{}: {}", e.pointer, e.detail)).collect();
         let action = "Correct the members that `errors` names and send it again";
-        let problem = Self::new(
+        let mut problem = Self::new(
             StatusCode::UNPROCESSABLE_ENTITY,
             "invalid_request",
             "Members of the body are wrong",
             told.join("; "),
             action,
         );
-        Self { errors, ..problem }
+        problem.told.errors = errors;
+        problem
     }
 
     /// 413: the body is too long.
@@ -244,14 +244,15 @@ impl Problem {
     }
 
     fn organization_busy(holder: RenewalId) -> Self {
-        let problem = Self::new(
+        let mut problem = Self::new(
             StatusCode::CONFLICT,
             "organization_busy",
             "The organization is busy",
             format!("Renewal {holder} of this organization is still live."),
             "Follow the renewal that `holder` names, or cancel it first",
         );
-        Self { holder: Some(holder), ..problem }
+        problem.told.holder = Some(holder);
+        problem
     }
 
     /// What the run itself says against it.
@@ -268,7 +269,8 @@ impl Problem {
 
     /// The body, with what only the frame around the handler knows.
     pub(crate) fn respond(&self, request: &HttpRequest, trace_id: &str) -> HttpResponse {
-        let holder = self.holder.map(|id| format!("/v1/renewals/{id}"));
+        let told = &self.told;
+        let holder = told.holder.map(|id| format!("/v1/renewals/{id}"));
         let mut response = HttpResponse::build(self.status);
         response.content_type("application/problem+json");
         if self.status == StatusCode::UNAUTHORIZED {
@@ -283,13 +285,13 @@ impl Problem {
         }
         let details = ProblemDetails {
             kind: format!("urn:rekey:problem:{}", self.slug),
-            title: self.title,
+            title: told.title,
             status: self.status.as_u16(),
-            detail: &self.detail,
+            detail: &told.detail,
             instance: request.path(),
             trace_id,
-            action: &self.action,
-            errors: &self.errors,
+            action: &told.action,
+            errors: &told.errors,
             holder,
         };
         response.body(serde_json::to_string(&details).expect("strings and numbers are JSON"))
@@ -317,7 +319,7 @@ impl From<db::Error> for Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.slug, self.detail)
+        write!(f, "{}: {}", self.slug, self.told.detail)
     }
 }
 

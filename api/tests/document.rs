@@ -66,3 +66,64 @@ async fn swagger_ui_and_the_document_are_served() {
     }
     service.stop().await;
 }
+
+/// Every `$ref` in a value.
+fn references(value: &Value) -> Vec<&str> {
+    match value {
+        Value::Object(members) => {
+            let here = members.get("$ref").and_then(Value::as_str);
+            here.into_iter().chain(members.values().flat_map(references)).collect()
+        }
+        Value::Array(items) => items.iter().flat_map(references).collect(),
+        _ => Vec::new(),
+    }
+}
+
+#[test]
+fn every_reference_leads_somewhere() {
+    let document = serde_json::to_value(api::openapi()).unwrap();
+    for reference in references(&document) {
+        let pointer = reference.strip_prefix('#').unwrap();
+        assert!(document.pointer(pointer).is_some(), "{reference} leads nowhere");
+    }
+}
+
+/// Where an example is missing in a schema: each has one itself, or every value in it has one or speaks for itself.
+fn without_example(schema: &Value, place: &str) -> Vec<String> {
+    let shown = |name: &str| schema.get(name).is_some();
+    let speaks = ["example", "examples", "$ref", "enum"].iter().any(|name| shown(name));
+    if speaks || schema["type"] == "boolean" || schema["type"] == "null" {
+        return Vec::new();
+    }
+    let variants = ["oneOf", "allOf", "anyOf"].iter().filter_map(|name| schema[name].as_array()).flatten();
+    let mut parts: Vec<(String, &Value)> = variants.map(|part| (place.to_owned(), part)).collect();
+    if let Some(properties) = schema["properties"].as_object() {
+        parts.extend(properties.iter().map(|(name, part)| (format!("{place}/{name}"), part)));
+    }
+    if schema["type"] == "array" {
+        parts.push((format!("{place}[]"), &schema["items"]));
+    }
+    if parts.is_empty() {
+        return vec![place.to_owned()];
+    }
+    parts.iter().flat_map(|(place, part)| without_example(part, place)).collect()
+}
+
+#[test]
+fn every_schema_has_an_example() {
+    let document = serde_json::to_value(api::openapi()).unwrap();
+    let schemas = document["components"]["schemas"].as_object().unwrap();
+    let missing: Vec<_> = schemas.iter().flat_map(|(name, schema)| without_example(schema, name)).collect();
+    assert!(missing.is_empty(), "{missing:#?}");
+}
+
+#[test]
+fn examples_are_what_the_service_would_send_or_take() {
+    let document = serde_json::to_value(api::openapi()).unwrap();
+    let example = |name: &str| document["components"]["schemas"][name]["examples"][0].clone();
+    let plan: domain::Plan = serde_json::from_value(example("Plan")).unwrap();
+    let renewal: domain::Renewal = serde_json::from_value(example("Renewal")).unwrap();
+    assert_eq!(renewal.plan_digest, Some(plan.digest()));
+    let request: domain::Request = serde_json::from_value(example("Request")).unwrap();
+    assert!(request.faults().is_empty());
+}

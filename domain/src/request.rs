@@ -68,7 +68,8 @@ fn is_unprintable(c: char) -> bool {
 }
 
 fn is_host_name(name: &str) -> bool {
-    (1..=253).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'))
+    (1..=253).contains(&name.len())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'))
 }
 
 /// Reads RFC 3339 and says clearly when the time zone is missing: a guess would move a change window.
