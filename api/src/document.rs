@@ -90,8 +90,13 @@ fn bearer() -> SecurityScheme {
 /// Adds what holds for every operation: its errors, and the token that it needs.
 fn complete(operation: &mut Operation, path: &str) {
     for (status, response) in &mut operation.responses.responses {
-        if let (RefOr::T(response), true) = (response, status.starts_with(['4', '5'])) {
+        let RefOr::T(response) = response else { continue };
+        if status.starts_with(['4', '5']) {
             response.content = problem("").content;
+        }
+        // OpenAPI wants a description of every response.
+        if response.description.is_empty() {
+            response.description = "What was asked for".to_owned();
         }
     }
     operation.responses.responses.insert("default".to_owned(), RefOr::T(problem("Any other problem (RFC 9457)")));

@@ -50,6 +50,9 @@ fn every_operation_asks_for_a_bearer_token_and_documents_its_problems() {
             assert_eq!(problem, "#/components/schemas/ProblemDetails", "{method} {path}");
             assert!(operation["summary"].is_string(), "{method} {path} has no summary");
             assert!(operation["tags"][0].is_string(), "{method} {path} has no tag");
+            for (status, response) in operation["responses"].as_object().unwrap() {
+                assert!(response["description"].is_string(), "{method} {path} {status} is not described");
+            }
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The API over real HTTP and a real database. No worker runs: tests play its part through the same transactions.
 
+#![expect(clippy::unwrap_used, reason = "clippy.toml allows it in tests; this is for their helpers")]
+
 mod control;
 mod deciding;
 mod document;
