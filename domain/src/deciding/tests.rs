@@ -56,7 +56,7 @@ impl Scene {
             id: Uuid::now_v7(),
             renewal_id: self.renewal.id,
             gate,
-            plan_digest: self.plan.as_ref().map_or(Digest::of(b"none"), Plan::digest),
+            plan_digest: self.plan.as_ref().map_or_else(|| Digest::of(b"none"), Plan::digest),
             verb,
             decided_by: who.to_owned(),
             reason: "read".to_owned(),
