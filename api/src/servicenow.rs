@@ -83,7 +83,7 @@ pub(crate) struct Inputs {
 ///
 /// `sys_id`, `number` and `instance` become the ticket, `short_description` the note, `start_date` the earliest start, `inputs.organization` the
 /// organization, `inputs.reason` the reason. Approvals in the record are not taken over: people approve the plan here. Sending a record again gets the
-/// answer that it got before (`Idempotency-Replayed: true`), whatever has changed in it; a new renewal needs a new change.
+/// answer that it got before (`Idempotency-Replayed: true`), also when other fields of it have changed; a new renewal needs a new change.
 #[utoipa::path(tag = "renewals", request_body = ServiceNowChange, responses(
     (status = 202, description = "Accepted", body = domain::Renewal, headers(
         ("Location" = String, description = "The URL of the renewal"),

@@ -57,7 +57,7 @@ fn every_operation_asks_for_a_bearer_token_and_documents_its_problems() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn swagger_ui_and_the_document_are_served() {
     let service = Service::start().await;
     let document = Answer::of(service.anonymous(Method::GET, "/openapi.json").send().await.unwrap()).await.expect(200);
