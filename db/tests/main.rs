@@ -1,0 +1,7 @@
+//! Every statement on both databases: SQLite always, PostgreSQL where `TEST_POSTGRES_URL` names a server (`./test` starts one).
+
+#![expect(clippy::unwrap_used, reason = "clippy.toml allows it in tests; this is for their helpers")]
+
+mod records;
+mod runs;
+mod support;

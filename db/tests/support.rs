@@ -1,0 +1,166 @@
+//! A database of its own for every test, and the things that are put into it.
+
+use chrono::{DateTime, TimeDelta, TimeZone, Utc};
+use db::{Claimed, ClaimedStep, Db};
+use domain::{
+    Decision, Gate, Organization, OrganizationId, Plan, Policy, Reason, Renewal, RenewalId, Request, Snapshot, State,
+    Thumbprint,
+    gate::Verb,
+    snapshot::{AuthConfig, Certificate, Key, Server, Store, Version},
+};
+use sqlx::{Connection, Executor, PgConnection};
+use uuid::Uuid;
+
+pub(crate) const WORKER: &str = "worker:test";
+
+/// Runs a test on SQLite and, where there is a server, on PostgreSQL.
+pub(crate) async fn on_both(test: impl AsyncFn(Db)) {
+    let directory = tempfile::tempdir().unwrap();
+    let db = Db::open(&format!("sqlite:{}", directory.path().join("rekey.db").display())).await.unwrap();
+    db.migrate().await.unwrap();
+    test(db).await;
+    let Ok(server) = std::env::var("TEST_POSTGRES_URL") else { return };
+    let name = format!("rekey_{}", Uuid::new_v4().simple());
+    administer(&server, format!("CREATE DATABASE {name}")).await;
+    let db = Db::open(&format!("{}/{name}", server.rsplit_once('/').unwrap().0)).await.unwrap();
+    db.migrate().await.unwrap();
+    test(db.clone()).await;
+    db.close().await;
+    administer(&server, format!("DROP DATABASE {name}")).await;
+}
+
+async fn administer(server: &str, statement: String) {
+    let mut connection = PgConnection::connect(server).await.unwrap();
+    connection.execute(sqlx::AssertSqlSafe(statement)).await.unwrap();
+    connection.close().await.unwrap();
+}
+
+pub(crate) fn now() -> DateTime<Utc> {
+    Utc.with_ymd_and_hms(2026, 11, 23, 10, 0, 0).unwrap()
+}
+
+pub(crate) fn minutes(minutes: i64) -> DateTime<Utc> {
+    now() + TimeDelta::minutes(minutes)
+}
+
+pub(crate) fn contoso() -> OrganizationId {
+    OrganizationId::parse("contoso").unwrap()
+}
+
+pub(crate) fn thumbprint(digit: char) -> Thumbprint {
+    Thumbprint::parse(&digit.to_string().repeat(40)).unwrap()
+}
+
+pub(crate) fn renewal(organization: &str) -> Renewal {
+    let organization = OrganizationId::parse(organization).unwrap();
+    Renewal {
+        id: RenewalId(Uuid::now_v7()),
+        organization_id: organization.clone(),
+        requested_by: "alice".to_owned(),
+        request: Request {
+            organization,
+            reason: Reason::Expiring,
+            ticket: None,
+            not_before: None,
+            allow_absent: Vec::new(),
+            note: Some("ä remark".to_owned()),
+        },
+        state: State::Requested,
+        plan_digest: None,
+        version: 1,
+        created_at: now(),
+        updated_at: now(),
+    }
+}
+
+pub(crate) fn snapshot() -> Snapshot {
+    let certificate = Certificate {
+        thumbprint: thumbprint('A'),
+        not_before: minutes(-1000),
+        not_after: now() + TimeDelta::days(45),
+        key: Key::Csp,
+        findings: Vec::new(),
+    };
+    Snapshot {
+        organization: contoso(),
+        taken_at: now(),
+        answered_by: "ex01.contoso.example".to_owned(),
+        auth_config: vec![AuthConfig {
+            domain_controller: "dc01.contoso.example".to_owned(),
+            current: Some(thumbprint('A')),
+            previous: None,
+            next: None,
+            next_effective_at: None,
+            changed_at: None,
+        }],
+        servers: vec![Server {
+            fqdn: "ex01.contoso.example".to_owned(),
+            site: "Hamburg".to_owned(),
+            version: Version { major: 15, minor: 2, build: 2562, revision: 17 },
+            takes_part: true,
+            domain_controller: None,
+            store: Store::Read { certificates: vec![certificate] },
+            clock_ahead_seconds: None,
+        }],
+        hybrid: false,
+    }
+}
+
+pub(crate) fn plan(request: &Request) -> Plan {
+    let organization =
+        Organization { id: contoso(), name: "Contoso".to_owned(), lab: true, windows: true, policy: Policy::default() };
+    domain::planning::plan(&organization, request, &snapshot(), now()).unwrap()
+}
+
+pub(crate) fn decision(renewal: RenewalId, plan: &Plan, verb: Verb) -> Decision {
+    Decision {
+        id: Uuid::now_v7(),
+        renewal_id: renewal,
+        gate: Gate::Execute,
+        plan_digest: plan.digest(),
+        verb,
+        decided_by: "bob".to_owned(),
+        reason: "read it".to_owned(),
+        decided_at: now(),
+    }
+}
+
+/// A renewal that is accepted.
+pub(crate) async fn raised(db: &Db) -> Renewal {
+    let new = renewal("contoso");
+    db.write(async |tx| tx.create_renewal(&new, now()).await).await.unwrap();
+    new
+}
+
+/// Looks for due work once.
+pub(crate) async fn look(db: &Db, at: DateTime<Utc>) -> Claimed {
+    db.write(async |tx| tx.claim(WORKER, at + TimeDelta::minutes(5), at).await).await.unwrap()
+}
+
+/// Takes the step that is due; `None` when nothing is.
+pub(crate) async fn claim(db: &Db, at: DateTime<Utc>) -> Option<ClaimedStep> {
+    loop {
+        match look(db, at).await {
+            Claimed::Step(step) => return Some(*step),
+            Claimed::Settled => {}
+            Claimed::Idle => return None,
+        }
+    }
+}
+
+/// A renewal that waits for approval of its plan.
+pub(crate) async fn planned(db: &Db) -> (Renewal, Plan) {
+    let renewal = raised(db).await;
+    let preflight = claim(db, now()).await.unwrap();
+    let plan = plan(&renewal.request);
+    db.write(async |tx| tx.finish_preflight(&preflight, WORKER, &plan, now()).await).await.unwrap();
+    (renewal, plan)
+}
+
+/// A renewal whose run has begun.
+pub(crate) async fn approved(db: &Db) -> (Renewal, Plan) {
+    let (renewal, plan) = planned(db).await;
+    let yes = decision(renewal.id, &plan, Verb::Approve);
+    db.write(async |tx| tx.decide(&yes, None, now()).await).await.unwrap();
+    (renewal, plan)
+}
