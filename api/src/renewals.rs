@@ -55,8 +55,12 @@ pub(crate) async fn raise(
     check(state, &request)?;
     let renewal = requested(state, requested_by, request);
     let mut outcome = create(state, &renewal, key.as_ref()).await;
-    // Race: on PostgreSQL somebody else was faster. A second look finds their answer, or the renewal that holds the organization.
-    if outcome.as_ref().is_err_and(db::Error::is_unique_violation) {
+    // Race: on PostgreSQL somebody else was faster, perhaps with the same key. A second look finds their answer, or the renewal that holds the
+    // organization.
+    let overtaken = |error: &db::Error| {
+        error.is_unique_violation() || (key.is_some() && matches!(error, db::Error::OrganizationBusy { .. }))
+    };
+    if outcome.as_ref().is_err_and(overtaken) {
         outcome = create(state, &renewal, key.as_ref()).await;
     }
     match outcome {

@@ -9,6 +9,7 @@ use domain::{
 };
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
+use sqlx::{Connection, Executor, PgConnection};
 use tokio_util::sync::CancellationToken;
 
 /// A service on a port of its own, with a database of its own.
@@ -18,6 +19,8 @@ pub(crate) struct Service {
     pub(crate) shutdown: CancellationToken,
     pub(crate) serving: tokio::task::JoinHandle<std::io::Result<()>>,
     client: Client,
+    /// The PostgreSQL server and the database that was made there.
+    postgres: Option<(String, String)>,
     _directory: tempfile::TempDir,
 }
 
@@ -101,9 +104,27 @@ impl Service {
         service
     }
 
+    /// One on SQLite and, where `TEST_POSTGRES_URL` names a server, one on PostgreSQL: for what depends on how transactions meet.
+    pub(crate) async fn start_on_each() -> Vec<Self> {
+        let mut services = vec![Self::start().await];
+        if let Ok(server) = std::env::var("TEST_POSTGRES_URL") {
+            let name = format!("rekey_{}", uuid::Uuid::new_v4().simple());
+            administer(&server, format!("CREATE DATABASE {name}")).await;
+            let db = Db::open(&format!("{}/{name}", server.rsplit_once('/').unwrap().0)).await.unwrap();
+            db.migrate().await.unwrap();
+            let service = Self::start_with(db, tempfile::tempdir().unwrap());
+            services.push(Self { postgres: Some((server, name)), ..service });
+        }
+        services
+    }
+
     pub(crate) async fn start_unmigrated() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let db = Db::open(&format!("sqlite:{}", directory.path().join("rekey.db").display())).await.unwrap();
+        Self::start_with(db, directory)
+    }
+
+    fn start_with(db: Db, directory: tempfile::TempDir) -> Self {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let organizations = vec![organization("contoso"), organization("fabrikam")];
@@ -111,7 +132,7 @@ impl Service {
         let shutdown = CancellationToken::new();
         let serving = tokio::spawn(api::serve(listener, state, shutdown.clone()));
         let client = Client::builder().no_proxy().build().unwrap();
-        Self { db, url, shutdown, serving, client, _directory: directory }
+        Self { db, url, shutdown, serving, client, postgres: None, _directory: directory }
     }
 
     /// A request without a token.
@@ -198,7 +219,17 @@ impl Service {
     pub(crate) async fn stop(self) {
         self.shutdown.cancel();
         self.serving.await.unwrap().unwrap();
+        if let Some((server, name)) = self.postgres {
+            self.db.close().await;
+            administer(&server, format!("DROP DATABASE {name}")).await;
+        }
     }
+}
+
+async fn administer(server: &str, statement: String) {
+    let mut connection = PgConnection::connect(server).await.unwrap();
+    connection.execute(sqlx::AssertSqlSafe(statement)).await.unwrap();
+    connection.close().await.unwrap();
 }
 
 pub(crate) fn id_of(url: &str) -> RenewalId {
