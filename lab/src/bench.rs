@@ -27,7 +27,18 @@ impl Bench {
     }
 
     pub(crate) fn of(organization: Organization) -> Self {
-        Self { world: World::new(organization, start()).unwrap() }
+        static CURRENT: OnceLock<Made> = OnceLock::new();
+        let current = CURRENT.get_or_init(|| Made::valid_for(TimeDelta::days(45)));
+        Self::with(organization, current)
+    }
+
+    /// With a current certificate that expires after this span.
+    pub(crate) fn expiring_in(span: TimeDelta) -> Self {
+        Self::with(Organization::contoso(), &Made::valid_for(span))
+    }
+
+    fn with(organization: Organization, Made { certificate, key }: &Made) -> Self {
+        Self { world: World::with_current(organization, start(), certificate, key).unwrap() }
     }
 
     pub(crate) fn pass(&mut self, span: TimeDelta) {

@@ -4,7 +4,7 @@
 //! it opens a connection or reads a clock.
 
 #[cfg(test)]
-pub(crate) mod bench;
+mod bench;
 pub mod certificate;
 pub mod clock;
 pub mod cmdlets;
@@ -14,5 +14,6 @@ pub mod journal;
 pub mod organization;
 pub mod pfx;
 pub mod server;
+pub mod state;
 pub mod trust;
 pub mod world;

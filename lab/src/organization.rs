@@ -16,8 +16,6 @@ pub struct Organization {
     pub controllers: Vec<ControllerSpec>,
     /// The server on which the AuthAdmin servicelet acts, by name.
     pub auth_admin_host: String,
-    /// Days until the current certificate expires; negative if it has.
-    pub days_left: i64,
     /// How long a change takes to another site.
     pub replication_lag: TimeDelta,
     /// How far the Certificate servicelet carries certificates.
@@ -27,7 +25,7 @@ pub struct Organization {
 }
 
 impl Organization {
-    /// Three servers in two sites: Exchange 2016, 2019 and SE, each on another Windows, and 45 days left.
+    /// Three servers in two sites: Exchange 2016, 2019 and SE, each on another Windows.
     #[must_use]
     pub fn contoso() -> Self {
         let server = |name: &str, site: &str, version, windows_build| ServerSpec {
@@ -49,7 +47,6 @@ impl Organization {
             ],
             controllers: vec![controller("dc01", "Amsterdam"), controller("dc02", "Berlin")],
             auth_admin_host: "EX01".to_owned(),
-            days_left: 45,
             replication_lag: TimeDelta::minutes(15),
             servicelet: Servicelet::SiteOnly,
             rules: Rules::all(),

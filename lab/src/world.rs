@@ -1,16 +1,23 @@
 //! The organization in motion: everything happens at its own virtual instant, in order, and the trust probe looks on.
 
-use std::{collections::BTreeMap, collections::BTreeSet, sync::Arc};
+mod faults;
+mod servicelets;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use serde::Serialize;
 
 use crate::{
     certificate::{self, AUTH_COMMON_NAME, Certificate, PrivateKey, Thumbprint},
-    directory::{Arrival, AuthConfig, Controller, Directory, is_named},
-    faults::{Change, Fault, Interceptors, Interference, lag},
+    directory::{Arrival, AuthConfig, Directory, is_named},
+    faults::Interceptors,
     journal::{Effect, EffectKind, Journal},
-    organization::{Organization, Role, Servicelet},
+    organization::Organization,
     server::{Entry, Export, KeySet, Power, Process, ProcessKind, Provider, Server, Services, Store, StoredKey},
     trust::{Trust, TrustProbe},
 };
@@ -65,22 +72,32 @@ const AUTH_ADMIN_EVERY: TimeDelta = TimeDelta::hours(12);
 const METADATA_EVERY: TimeDelta = TimeDelta::hours(12);
 
 impl World {
-    /// The organization at `now`, with its current certificate on every server.
-    pub fn new(organization: Organization, now: DateTime<Utc>) -> anyhow::Result<Self> {
-        anyhow::ensure!(!organization.controllers.is_empty(), "an organization needs a domain controller");
-        let not_after = now + TimeDelta::days(organization.days_left);
-        let request = certificate::Request {
+    /// The organization at `now`, with a current certificate of its own on every server.
+    /// It expires after so many days; has expired if they are negative.
+    pub fn new(organization: Organization, days_left: i64, now: DateTime<Utc>) -> anyhow::Result<Self> {
+        let not_after = now + TimeDelta::days(days_left);
+        let (certificate, key) = certificate::issue(&certificate::Request {
             not_before: not_after - TimeDelta::days(1826),
             not_after,
             ..certificate::Request::five_years(AUTH_COMMON_NAME, now)
-        };
-        let (certificate, key) = certificate::issue(&request)?;
+        })?;
+        Self::with_current(organization, now, &Arc::new(certificate), &key)
+    }
+
+    /// The organization at `now`, with this current certificate on every server.
+    pub fn with_current(
+        organization: Organization,
+        now: DateTime<Utc>,
+        certificate: &Arc<Certificate>,
+        key: &PrivateKey,
+    ) -> anyhow::Result<Self> {
+        anyhow::ensure!(!organization.controllers.is_empty(), "an organization needs a domain controller");
         let auth_config = AuthConfig {
             current: Some(certificate.thumbprint.clone()),
             previous: None,
             next: None,
             next_effective: None,
-            when_changed: request.not_before,
+            when_changed: certificate.not_before,
             revision: 0,
         };
         let mut directory = Directory::new(&organization.controllers, &auth_config);
@@ -99,7 +116,7 @@ impl World {
             denied: BTreeSet::new(),
             organization,
         };
-        world.furnish(&Arc::new(certificate), &key);
+        world.furnish(certificate, key);
         Ok(world)
     }
 
@@ -249,72 +266,6 @@ impl World {
         });
     }
 
-    /// Copies a certificate with its key from a running server of the same site that may export it. Tells whether it did.
-    pub fn fetch(&mut self, server: usize, thumbprint: &Thumbprint, by: &str) -> Outcome {
-        let Some(source) = self.source_for(server, thumbprint) else { return Outcome::Unchanged };
-        let Some(copy) = self.servers[source].store.find(thumbprint).cloned() else { return Outcome::Unchanged };
-        let place = self.servers[server].spec.fqdn.clone();
-        let detail = format!("from {}", self.servers[source].spec.fqdn);
-        self.put(server, copy.certificate, copy.key, &copy.friendly_name);
-        self.record_with(EffectKind::ServiceletCopy, &place, Some(thumbprint), Outcome::Changed, by, &detail);
-        Outcome::Changed
-    }
-
-    /// Makes something go wrong, or right. The error says which name is unknown.
-    pub fn apply(&mut self, fault: Fault) -> anyhow::Result<()> {
-        match fault {
-            Fault::ClockSkew { server, seconds } => {
-                let server = self.named(&server)?;
-                self.servers[server].clock_skew = TimeDelta::seconds(seconds);
-            }
-            Fault::Fail { calls, error } => self.interceptors.add(calls, Interference::Fail(error)),
-            Fault::KeyProvider { server, provider } => {
-                let server = self.named(&server)?;
-                self.move_keys(server, &Provider::named(&provider));
-            }
-            Fault::LoseReply { calls, stage } => self.interceptors.add(calls, Interference::LoseReply(stage)),
-            Fault::NoChange { calls } => self.interceptors.add(calls, Interference::NoChange),
-            Fault::OperatorChange { change } => self.change_as_operator(change)?,
-            Fault::Permission { cmdlet, granted: true } => {
-                self.denied.remove(&cmdlet.to_ascii_lowercase());
-            }
-            Fault::Permission { cmdlet, granted: false } => {
-                self.denied.insert(cmdlet.to_ascii_lowercase());
-            }
-            Fault::Power { server, power } => {
-                let server = self.named(&server)?;
-                self.switch(server, power);
-            }
-            Fault::ReplicationLag { seconds } => self.directory.lag_between_sites = lag(seconds),
-            Fault::Servicelet { reach } => self.organization.servicelet = reach,
-            Fault::WindowsBuild { server, build } => {
-                let server = self.named(&server)?;
-                self.servers[server].spec.windows_build = build;
-            }
-        }
-        self.look();
-        Ok(())
-    }
-
-    /// Puts right what can be: all servers up, clocks, lag, permissions and Windows as at the beginning, no interference.
-    /// What has happened stays.
-    pub fn heal(&mut self) {
-        self.interceptors.clear();
-        self.denied.clear();
-        self.directory.lag_between_sites = self.organization.replication_lag;
-        for index in 0..self.servers.len() {
-            self.switch(index, Power::Up);
-            self.servers[index].clock_skew = TimeDelta::zero();
-            self.servers[index].spec.windows_build = self.organization.servers[index].windows_build;
-            self.servers[index].key_provider = Provider::legacy_default();
-        }
-        self.look();
-    }
-
-    fn named(&self, server: &str) -> anyhow::Result<usize> {
-        self.find_server(server).ok_or_else(|| anyhow::anyhow!("no server is called {server}"))
-    }
-
     /// The current certificate on every server, and processes that have been running for a while.
     fn furnish(&mut self, certificate: &Arc<Certificate>, key: &PrivateKey) {
         for server in 0..self.servers.len() {
@@ -425,97 +376,6 @@ impl World {
         let generation = self.servers[server].process(ProcessKind::Owa).generation;
         self.plan(self.now + METADATA_EVERY, Event::Metadata { server, generation });
     }
-
-    /// Publishes a staged certificate that is due, whoever has its key or has not (domain.md 6.7).
-    fn run_auth_admin(&mut self, server: usize) {
-        let controller = self.controller_of(server);
-        let Controller { fqdn, auth_config, .. } = &self.directory.controllers()[controller];
-        let due = auth_config.next_effective.is_some_and(|date| date <= self.servers[server].local_time(self.now));
-        let (place, Some(next)) = (fqdn.clone(), auth_config.next.clone().filter(|_| due)) else { return };
-        self.write_auth_config(controller, AuthConfig::publish);
-        self.record(EffectKind::Publish, &place, Some(&next), Outcome::Changed, "AuthAdmin");
-    }
-
-    fn fetch_missing(&mut self, server: usize) {
-        if !self.servers[server].is_up() {
-            return;
-        }
-        let config = &self.directory.controllers()[self.controller_of(server)].auth_config;
-        let missing = config.thumbprints().filter(|t| self.servers[server].store.find(t).is_none());
-        for thumbprint in missing.cloned().collect::<Vec<_>>() {
-            self.fetch(server, &thumbprint, "Certificate servicelet");
-        }
-    }
-
-    fn source_for(&self, server: usize, thumbprint: &Thumbprint) -> Option<usize> {
-        let site = &self.servers[server].spec.site;
-        let has = |candidate: &Server| {
-            let key = candidate.store.find(thumbprint).and_then(|entry| entry.key.as_ref());
-            candidate.is_up() && key.is_some_and(|key| key.export == Export::Allowed)
-        };
-        let near = self.servers.iter().position(|s| s.spec.site == *site && has(s));
-        match self.organization.servicelet {
-            Servicelet::Off => None,
-            Servicelet::SiteOnly => near,
-            Servicelet::AllSites => near.or_else(|| self.servers.iter().position(has)),
-        }
-    }
-
-    fn switch(&mut self, server: usize, power: Power) {
-        if self.servers[server].power == power {
-            return;
-        }
-        self.servers[server].power = power;
-        let place = self.servers[server].spec.fqdn.clone();
-        self.record_with(EffectKind::Power, &place, None, Outcome::Changed, "operator", &format!("{power:?}"));
-        if power == Power::Up {
-            ProcessKind::ALL.into_iter().for_each(|kind| self.start(server, kind));
-        }
-    }
-
-    fn move_keys(&mut self, server: usize, provider: &Provider) {
-        let server = &mut self.servers[server];
-        server.key_provider = provider.clone();
-        let auth: Vec<_> = server.store.entries().map(|entry| entry.certificate.thumbprint.clone()).collect();
-        for thumbprint in auth {
-            let key = server.store.find_mut(&thumbprint).and_then(|entry| entry.key.as_mut());
-            key.into_iter().for_each(|key| key.provider = provider.clone());
-        }
-    }
-
-    fn change_as_operator(&mut self, change: Change) -> anyhow::Result<()> {
-        let place = self.directory.controllers()[0].fqdn.clone();
-        let before = self.directory.controllers()[0].auth_config.clone();
-        let (kind, about) = match change {
-            Change::ClearNext => (EffectKind::ClearNext, before.next.clone()),
-            Change::ClearPrevious => (EffectKind::ClearPrevious, before.previous.clone()),
-            Change::Publish => (EffectKind::Publish, before.next.clone()),
-            Change::Stage => (EffectKind::SetAuthConfigNext, Some(self.make_for_all()?)),
-        };
-        let (next, date) = (about.clone(), self.now + TimeDelta::hours(50));
-        self.write_auth_config(0, |config| match change {
-            Change::ClearNext => config.clear_next(),
-            Change::ClearPrevious => config.previous = None,
-            Change::Publish => config.publish(),
-            Change::Stage => (config.next, config.next_effective) = (next, Some(date)),
-        });
-        let changed = Outcome::of(!self.directory.controllers()[0].auth_config.says_the_same_as(&before));
-        self.record(kind, &place, about.as_ref(), changed, "operator");
-        Ok(())
-    }
-
-    fn make_for_all(&mut self) -> anyhow::Result<Thumbprint> {
-        let (certificate, key) = certificate::issue(&certificate::Request::five_years(AUTH_COMMON_NAME, self.now))?;
-        let certificate = Arc::new(certificate);
-        for server in 0..self.servers.len() {
-            if self.servers[server].is_up() {
-                let provider = self.servers[server].key_provider.clone();
-                let stored = StoredKey { key: key.clone(), export: Export::Allowed, provider };
-                self.put(server, certificate.clone(), Some(stored), AUTH_COMMON_NAME);
-            }
-        }
-        Ok(certificate.thumbprint.clone())
-    }
 }
 
 /// Whether anything is different afterwards.
@@ -561,116 +421,3 @@ fn next_after(start: DateTime<Utc>, period: TimeDelta, now: DateTime<Utc>) -> Da
     let passed = (now - start).num_seconds().div_euclid(period.num_seconds());
     start + TimeDelta::seconds((passed + 1) * period.num_seconds())
 }
-
-/// Servers that take part in authentication.
-#[must_use]
-pub fn takes_part(server: &Server) -> bool {
-    server.spec.role != Role::Edge
-}
-
-/// What a person wants to see: AuthConfig by controller, certificates and processes by server.
-#[derive(Clone, Debug, Serialize)]
-pub struct State {
-    /// Virtual time.
-    pub now: DateTime<Utc>,
-    /// Every replica.
-    pub controllers: Vec<Controller>,
-    /// Every server.
-    pub servers: Vec<ServerState>,
-}
-
-/// One server, for people.
-#[derive(Clone, Debug, Serialize)]
-pub struct ServerState {
-    /// Full name.
-    pub fqdn: String,
-    /// Site.
-    pub site: String,
-    /// Up or down.
-    pub power: Power,
-    /// Build of Windows 10.0.
-    pub windows_build: u32,
-    /// What is in its store.
-    pub certificates: Vec<CertificateState>,
-    /// What its processes know.
-    pub processes: Vec<ProcessState>,
-    /// The thumbprints of its metadata document.
-    pub metadata: Vec<Thumbprint>,
-}
-
-/// One certificate of a store, for people.
-#[derive(Clone, Debug, Serialize)]
-pub struct CertificateState {
-    /// Which.
-    pub thumbprint: Thumbprint,
-    /// Last moment of validity.
-    pub not_after: DateTime<Utc>,
-    /// The name in the store.
-    pub friendly_name: String,
-    /// What holds its key; none if there is no key.
-    pub provider: Option<Provider>,
-    /// Whether the key may leave; none if there is no key.
-    pub export: Option<Export>,
-    /// Flags.
-    pub services: Services,
-}
-
-/// One process, for people.
-#[derive(Clone, Debug, Serialize)]
-pub struct ProcessState {
-    /// Service or application pool.
-    pub name: &'static str,
-    /// When it started.
-    pub started: DateTime<Utc>,
-    /// What it signs with.
-    pub current: Option<Thumbprint>,
-    /// What it accepts.
-    pub accepted: Vec<Thumbprint>,
-}
-
-impl World {
-    /// Everything that can be shown.
-    #[must_use]
-    pub fn state(&self) -> State {
-        State {
-            now: self.now,
-            controllers: self.directory.controllers().to_vec(),
-            servers: self.servers.iter().map(server_state).collect(),
-        }
-    }
-}
-
-fn server_state(server: &Server) -> ServerState {
-    ServerState {
-        fqdn: server.spec.fqdn.clone(),
-        site: server.spec.site.clone(),
-        power: server.power,
-        windows_build: server.spec.windows_build,
-        certificates: server.store.entries().map(certificate_state).collect(),
-        processes: server.processes.iter().map(process_state).collect(),
-        metadata: server.metadata.iter().map(|c| c.thumbprint.clone()).collect(),
-    }
-}
-
-fn certificate_state(entry: &Entry) -> CertificateState {
-    CertificateState {
-        thumbprint: entry.certificate.thumbprint.clone(),
-        not_after: entry.certificate.not_after,
-        friendly_name: entry.friendly_name.clone(),
-        provider: entry.key.as_ref().map(|key| key.provider.clone()),
-        export: entry.key.as_ref().map(|key| key.export),
-        services: entry.services,
-    }
-}
-
-fn process_state(process: &Process) -> ProcessState {
-    ProcessState {
-        name: process.kind.name(),
-        started: process.started,
-        current: process.keys.current.clone(),
-        accepted: process.keys.accepted.iter().map(|c| c.thumbprint.clone()).collect(),
-    }
-}
-
-#[cfg(test)]
-mod tests;

@@ -99,9 +99,9 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// Whether a switch or boolean is given and true.
+    /// Whether a switch or boolean is given and true; a client may send a switch without a value.
     pub(super) fn is_set(&self, name: &str) -> bool {
-        self.value(name).and_then(Value::as_bool).unwrap_or(false)
+        self.value(name).is_some_and(|value| *value == Value::Null || value.as_bool() == Some(true))
     }
 
     /// Whether `-Confirm:$false` is given.

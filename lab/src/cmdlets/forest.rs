@@ -1,5 +1,7 @@
 //! Read-only cmdlets about servers and the organization, and the scope of a session.
 
+use psrp::Record;
+
 use super::{Call, Cmdlet, Output, Refusal, refusal, shapes};
 use crate::directory::is_named;
 
@@ -42,18 +44,27 @@ fn get_exchange_server(call: &mut Call<'_>) -> Result<Output, Refusal> {
     let world = call.world_ref();
     let identity = call.text("Identity");
     let wanted = |fqdn: &str| identity.as_deref().is_none_or(|name| is_named(fqdn, name));
-    let found: Vec<_> = (0..world.servers().len())
-        .filter(|index| wanted(&world.server(*index).spec.fqdn))
-        .map(|index| {
-            let status = call.is_set("Status").then(|| &world.directory().controllers()[world.controller_of(index)]);
-            let origin = &world.directory().controllers()[world.controller_of(call.session().server)].fqdn;
-            shapes::exchange_server(world.server(index), status).with("OriginatingServer", origin.as_str()).into()
-        })
-        .collect();
+    let found: Vec<_> = (0..world.servers().len()).filter(|i| wanted(&world.server(*i).spec.fqdn)).collect();
     match identity {
         Some(name) if found.is_empty() => Err(refusal::object_not_found(&name)),
-        _ => Output::of(found),
+        _ => {
+            let records = found.into_iter().flat_map(|index| server_records(call, index)).collect();
+            Ok(Output { records, ..Output::default() })
+        }
     }
+}
+
+/// With `-Status` a server is asked itself: one that is down makes an error beside its object.
+fn server_records(call: &Call<'_>, index: usize) -> Vec<Record> {
+    let world = call.world_ref();
+    let server = world.server(index);
+    let controller = |server| &world.directory().controllers()[world.controller_of(server)];
+    let asked = call.is_set("Status");
+    let status = (asked && server.is_up()).then(|| controller(index));
+    let origin = controller(call.session().server).fqdn.as_str();
+    let object = shapes::exchange_server(server, status).with("OriginatingServer", origin);
+    let failed = (asked && !server.is_up()).then(|| call.record(&refusal::rpc_unavailable(&server.spec.name)));
+    [Record::Output(object.into())].into_iter().chain(failed.map(Record::Error)).collect()
 }
 
 fn get_organization_config(call: &mut Call<'_>) -> Result<Output, Refusal> {

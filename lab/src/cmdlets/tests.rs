@@ -444,6 +444,17 @@ fn servers_tell_their_version_site_and_domain_controller() {
 }
 
 #[test]
+fn the_status_of_a_server_that_is_down_is_an_error_beside_its_object() {
+    let mut bench = Bench::new();
+    bench.world.apply(Fault::Power { server: "EX03".to_owned(), power: Power::Down }).unwrap();
+    let reaction = bench.exchange("EX01", Command::new("Get-ExchangeServer").switch("Status"));
+    let records = &answer(&reaction).records;
+    assert_eq!(records.iter().filter(|record| matches!(record, Record::Output(_))).count(), 3);
+    assert_eq!(error(&reaction).reason, "RpcException");
+    assert_eq!(values(&bench.exchange("EX01", Command::new("Get-ExchangeServer"))).len(), 3);
+}
+
+#[test]
 fn a_cmdlet_that_the_account_may_not_run_does_not_exist() {
     let mut bench = Bench::new();
     bench.world.apply(Fault::Permission { cmdlet: "set-authconfig".to_owned(), granted: false }).unwrap();

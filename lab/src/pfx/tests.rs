@@ -1,4 +1,11 @@
-//! Files by p12-keystore, and outlines by hand.
+//! Files by p12-keystore and openssl, and outlines by hand.
+
+use std::{
+    io::Write as _,
+    process::{Command, Stdio},
+};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 use super::*;
 use crate::bench::{Made, PASSWORD};
@@ -18,6 +25,42 @@ fn windows_before_server_2019_reads_no_aes() {
     assert_eq!(read(&aes(&made), PASSWORD, 14393).unwrap_err(), Unreadable);
     assert_eq!(read(&aes(&made), PASSWORD, 17763).unwrap().certificate, *made.certificate);
     assert_eq!(read(&made.pfx(), PASSWORD, 14393).unwrap().key, made.key);
+}
+
+/// What openssl makes of it, with a provider's name as Windows writes it.
+fn by_openssl(made: &Made, algorithm: &str, provider: &str) -> Vec<u8> {
+    let pem = |label: &str, der: &[u8]| {
+        let text = STANDARD.encode(der);
+        let lines = text.as_bytes().chunks(64).map(|line| String::from_utf8_lossy(line) + "\n").collect::<String>();
+        format!("-----BEGIN {label}-----\n{lines}-----END {label}-----\n")
+    };
+    let mut openssl = Command::new("openssl")
+        .args(["pkcs12", "-export", "-name", "A friendly name", "-LMK", "-CSP", provider])
+        .args(["-keypbe", algorithm, "-certpbe", algorithm, "-macalg", "sha1", "-passout", "env:PFX_PASSWORD"])
+        .env("PFX_PASSWORD", PASSWORD)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let input = pem("PRIVATE KEY", made.key.expose()) + &pem("CERTIFICATE", &made.certificate.der);
+    openssl.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let output = openssl.wait_with_output().unwrap();
+    assert!(output.status.success());
+    output.stdout
+}
+
+#[test]
+fn files_by_openssl_are_read_with_the_provider_that_they_name() {
+    let made = Made::number(0);
+    let provider = "Microsoft RSA SChannel Cryptographic Provider";
+    for (algorithm, build) in [("PBE-SHA1-3DES", 14393), ("AES-256-CBC", 20348)] {
+        let contents = read(&by_openssl(&made, algorithm, provider), PASSWORD, build).unwrap();
+        assert_eq!(contents.provider.as_deref(), Some(provider));
+        assert_eq!(contents.friendly_name.as_deref(), Some("A friendly name"));
+        assert_eq!((contents.certificate, contents.key), ((*made.certificate).clone(), made.key.clone()));
+    }
+    let file = by_openssl(&made, "AES-256-CBC", provider);
+    assert_eq!(read(&file, PASSWORD, 14393).unwrap_err(), Unreadable);
 }
 
 #[test]

@@ -4,7 +4,12 @@ use chrono::TimeDelta;
 use psrp::Command;
 
 use super::*;
-use crate::bench::{Bench, Made, stage, start, values};
+use crate::{
+    bench::{Bench, Made, stage, start, values},
+    faults::{Change, Fault},
+    organization::Servicelet,
+    trust::Reason,
+};
 
 const LEAD: TimeDelta = TimeDelta::hours(49);
 
@@ -22,8 +27,6 @@ fn restart(bench: &mut Bench, server: &str) {
 fn refusals(bench: &Bench) -> Vec<Reason> {
     bench.world.trust().refusals.iter().map(|refusal| refusal.reason).collect()
 }
-
-use crate::trust::Reason;
 
 #[test]
 fn a_write_reaches_the_other_site_after_the_lag_and_not_before() {
@@ -199,7 +202,7 @@ fn clearing_the_previous_certificate_at_once_is_seen() {
 
 #[test]
 fn an_expired_current_certificate_is_seen() {
-    let mut bench = Bench::of(Organization { days_left: 1, ..Organization::contoso() });
+    let mut bench = Bench::expiring_in(TimeDelta::days(1));
     bench.pass(TimeDelta::hours(23));
     assert_eq!(bench.world.trust().refused, 0);
     bench.pass(TimeDelta::hours(2));

@@ -1,0 +1,115 @@
+//! The organization as people and tests look at it.
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+
+use crate::{
+    certificate::Thumbprint,
+    directory::Controller,
+    server::{Entry, Export, Power, Process, Provider, Server, Services},
+    world::World,
+};
+
+/// What a person wants to see: AuthConfig by controller, certificates and processes by server.
+#[derive(Clone, Debug, Serialize)]
+pub struct State {
+    /// Virtual time.
+    pub now: DateTime<Utc>,
+    /// Every replica.
+    pub controllers: Vec<Controller>,
+    /// Every server.
+    pub servers: Vec<ServerState>,
+}
+
+/// One server, for people.
+#[derive(Clone, Debug, Serialize)]
+pub struct ServerState {
+    /// Full name.
+    pub fqdn: String,
+    /// Site.
+    pub site: String,
+    /// Up or down.
+    pub power: Power,
+    /// Build of Windows 10.0.
+    pub windows_build: u32,
+    /// What is in its store.
+    pub certificates: Vec<CertificateState>,
+    /// What its processes know.
+    pub processes: Vec<ProcessState>,
+    /// The thumbprints of its metadata document.
+    pub metadata: Vec<Thumbprint>,
+}
+
+/// One certificate of a store, for people.
+#[derive(Clone, Debug, Serialize)]
+pub struct CertificateState {
+    /// Which.
+    pub thumbprint: Thumbprint,
+    /// Last moment of validity.
+    pub not_after: DateTime<Utc>,
+    /// The name in the store.
+    pub friendly_name: String,
+    /// What holds its key; none if there is no key.
+    pub provider: Option<Provider>,
+    /// Whether the key may leave; none if there is no key.
+    pub export: Option<Export>,
+    /// Flags.
+    pub services: Services,
+}
+
+/// One process, for people.
+#[derive(Clone, Debug, Serialize)]
+pub struct ProcessState {
+    /// Service or application pool.
+    pub name: &'static str,
+    /// When it started.
+    pub started: DateTime<Utc>,
+    /// What it signs with.
+    pub current: Option<Thumbprint>,
+    /// What it accepts.
+    pub accepted: Vec<Thumbprint>,
+}
+
+impl World {
+    /// Everything that can be shown.
+    #[must_use]
+    pub fn state(&self) -> State {
+        State {
+            now: self.now(),
+            controllers: self.directory().controllers().to_vec(),
+            servers: self.servers().iter().map(server_state).collect(),
+        }
+    }
+}
+
+fn server_state(server: &Server) -> ServerState {
+    ServerState {
+        fqdn: server.spec.fqdn.clone(),
+        site: server.spec.site.clone(),
+        power: server.power,
+        windows_build: server.spec.windows_build,
+        certificates: server.store.entries().map(certificate_state).collect(),
+        processes: server.processes.iter().map(process_state).collect(),
+        metadata: server.metadata.iter().map(|c| c.thumbprint.clone()).collect(),
+    }
+}
+
+fn certificate_state(entry: &Entry) -> CertificateState {
+    CertificateState {
+        thumbprint: entry.certificate.thumbprint.clone(),
+        not_after: entry.certificate.not_after,
+        friendly_name: entry.friendly_name.clone(),
+        provider: entry.key.as_ref().map(|key| key.provider.clone()),
+        export: entry.key.as_ref().map(|key| key.export),
+        services: entry.services,
+    }
+}
+
+fn process_state(process: &Process) -> ProcessState {
+    ProcessState {
+        name: process.kind.name(),
+        started: process.started,
+        current: process.keys.current.clone(),
+        accepted: process.keys.accepted.iter().map(|c| c.thumbprint.clone()).collect(),
+    }
+}
