@@ -6,6 +6,8 @@
 
 pub mod clixml;
 pub mod command;
+pub mod fragment;
+pub mod message;
 pub mod record;
 
 pub use clixml::{Base, Object, Secret, Value};
