@@ -7,7 +7,7 @@ use super::*;
 use crate::{
     bench::{Bench, Made, stage, start, values},
     faults::{Change, Fault},
-    organization::Servicelet,
+    organization::{Role, Servicelet},
     trust::Reason,
 };
 
@@ -37,6 +37,33 @@ fn a_write_reaches_the_other_site_after_the_lag_and_not_before() {
     assert_eq!(bench.config(1).next, None);
     bench.pass(TimeDelta::seconds(1));
     assert_eq!(bench.config(1), bench.config(0));
+}
+
+#[test]
+fn a_write_reaches_its_own_site_within_seconds() {
+    let mut organization = Organization::contoso();
+    organization.controllers[1].site = "Amsterdam".to_owned();
+    let mut bench = Bench::of(organization);
+    apply(&mut bench, Fault::OperatorChange { change: Change::Stage });
+    bench.pass(TimeDelta::seconds(14));
+    assert!(bench.config(1).next.is_none());
+    bench.pass(TimeDelta::seconds(1));
+    assert!(bench.config(1).next.is_some());
+}
+
+#[test]
+fn an_edge_server_takes_no_part() {
+    let mut organization = Organization::contoso();
+    organization.servers[2].role = Role::Edge;
+    let mut bench = Bench::of(organization);
+    let current = bench.config(0).current.clone().unwrap();
+    bench.world.server_mut(2).store.remove(&current);
+    bench.pass(TimeDelta::hours(2));
+    assert_eq!(bench.world.trust().refused, 0);
+    let servers = values(&bench.exchange("EX01", Command::new("Get-ExchangeServer")));
+    let flag = |name| servers[2].property(name).and_then(psrp::Value::as_bool);
+    assert_eq!((flag("IsMailboxServer"), flag("IsClientAccessServer")), (Some(false), Some(false)));
+    assert_eq!((flag("IsEdgeServer"), servers[2].property("Site")), (Some(true), Some(&psrp::Value::Null)));
 }
 
 #[test]
