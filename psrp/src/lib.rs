@@ -9,6 +9,8 @@ pub mod command;
 pub mod fragment;
 pub mod message;
 pub mod record;
+pub mod session_key;
+pub mod wsman;
 
 pub use clixml::{Base, Object, Secret, Value};
 pub use command::{Command, Parameter, Pipeline};
