@@ -1,0 +1,1 @@
+//! Round trips, foreign spellings and damaged envelopes.
