@@ -19,6 +19,7 @@ use thiserror::Error;
 use uuid::Uuid;
 
 pub use fault::Fault;
+pub(crate) use request::stdin;
 pub use request::{Request, RequestBody, Signal};
 pub use response::{CommandState, Response, ResponseBody};
 

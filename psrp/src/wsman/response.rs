@@ -62,7 +62,9 @@ pub enum CommandState {
 }
 
 impl ResponseBody {
-    const fn operation(&self) -> Operation {
+    /// The operation that it answers.
+    #[must_use]
+    pub const fn operation(&self) -> Operation {
         match self {
             Self::Created { .. } => Operation::Create,
             Self::Accepted { .. } => Operation::Command,
