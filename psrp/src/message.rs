@@ -1,5 +1,7 @@
 //! Messages: a header that says what for whom, and a value as CLIXML (MS-PSRP 2.2.1).
 
+pub mod payload;
+
 use std::fmt;
 
 use uuid::Uuid;
