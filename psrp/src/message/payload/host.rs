@@ -55,7 +55,7 @@ const NOT_IMPLEMENTED: i32 = 11;
 
 /// Methods that return nothing.
 const VOID: [i32; 29] =
-    [6, 7, 8, 9, 10, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 28, 30, 32, 34, 36, 38, 40, 42, 47, 48, 49, 51];
+    [6, 7, 8, 9, 10, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 28, 30, 32, 34, 36, 38, 40, 42, 47, 48, 49, 51, 52, 53];
 
 /// Names by number, beginning with 1 (MS-PSRP 2.2.3.17).
 const METHODS: [&str; 56] = [
