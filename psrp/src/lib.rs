@@ -4,11 +4,13 @@
 //! from them HTTP bodies and events. Below them, from the outside in: [`wsman`] (SOAP envelopes), [`fragment`] (pieces of messages), [`message`] (typed
 //! messages), [`clixml`] (values), [`session_key`] (what encrypts a `SecureString`).
 
+pub mod client;
 pub mod clixml;
 pub mod command;
 pub mod fragment;
 pub mod message;
 pub mod record;
+pub mod server;
 pub mod session_key;
 pub mod wsman;
 
