@@ -1,19 +1,33 @@
 //! A simulated Exchange organization behind the real PowerShell-remoting wire.
 //!
 //! The model is pure: [`world::World`] takes an instant and lets happen what is due, [`cmdlets`] run against it. Nothing in
-//! it opens a connection or reads a clock.
+//! it opens a connection or reads a clock. Around it, [`Lab`] drives the clock and listens: PowerShell and metadata of
+//! every server over TLS, and a control API to look at it all and to make things go wrong.
 
 #[cfg(test)]
 mod bench;
 pub mod certificate;
 pub mod clock;
 pub mod cmdlets;
+mod control;
 pub mod directory;
+mod endpoint;
 pub mod faults;
+mod files;
+mod http;
 pub mod journal;
+mod lab;
+mod options;
 pub mod organization;
 pub mod pfx;
+mod running;
 pub mod server;
+mod site;
 pub mod state;
+mod tls;
 pub mod trust;
 pub mod world;
+
+pub use files::Files;
+pub use lab::{Lab, LabServer, Report};
+pub use options::Options;

@@ -19,7 +19,7 @@ pub(super) fn auth_config(controller: &Controller, organization: &str) -> Value 
     let config = &controller.auth_config;
     let text = |thumbprint: &Option<Thumbprint>| thumbprint.as_ref().map_or("", Thumbprint::as_str).to_owned();
     let name = "Auth Configuration";
-    Object::of_type("Microsoft.Exchange.Data.Directory.SystemConfiguration.AuthConfig")
+    typed("Microsoft.Exchange.Data.Directory.SystemConfiguration.AuthConfig")
         .shown_as(name)
         .with("CurrentCertificateThumbprint", text(&config.current))
         .with("PreviousCertificateThumbprint", text(&config.previous))
@@ -56,7 +56,7 @@ pub(super) fn exchange_certificate(certificate: &Certificate, computer: &str) ->
         certificate.not_after.format("%m/%d/%Y %H:%M:%S"),
         certificate.thumbprint
     );
-    Object::of_type("Microsoft.Exchange.Management.SystemConfigurationTasks.ExchangeCertificate")
+    typed("Microsoft.Exchange.Management.SystemConfigurationTasks.ExchangeCertificate")
         .shown_as(text)
         .with("RawData", certificate.der.clone())
         .with_member("PSComputerName", computer)
@@ -65,7 +65,7 @@ pub(super) fn exchange_certificate(certificate: &Certificate, computer: &str) ->
 }
 
 pub(super) fn exported(bytes: Vec<u8>, computer: &str) -> Value {
-    Object::of_type("Microsoft.Exchange.Management.SystemConfigurationTasks.BinaryFileDataObject")
+    typed("Microsoft.Exchange.Management.SystemConfigurationTasks.BinaryFileDataObject")
         .with("FileData", bytes)
         .with_member("PSComputerName", computer)
         .into()
@@ -73,13 +73,13 @@ pub(super) fn exported(bytes: Vec<u8>, computer: &str) -> Value {
 
 pub(super) fn exchange_server(server: &Server, controller: Option<&Controller>) -> Object {
     let [major, minor, build, revision] = server.spec.version;
-    let version = Object::of_type("Microsoft.Exchange.Data.ServerVersion")
+    let version = typed("Microsoft.Exchange.Data.ServerVersion")
         .shown_as(format!("Version {major}.{minor} (Build {build}.{revision})"))
         .with("Major", major)
         .with("Minor", minor)
         .with("Build", build)
         .with("Revision", revision);
-    let site = Object::of_type("Microsoft.Exchange.Data.Directory.ADObjectId")
+    let site = typed("Microsoft.Exchange.Data.Directory.ADObjectId")
         .shown_as(format!("contoso.example/Configuration/Sites/{}", server.spec.site))
         .with("Name", server.spec.site.as_str());
     let role = match server.spec.role {
@@ -88,7 +88,7 @@ pub(super) fn exchange_server(server: &Server, controller: Option<&Controller>) 
         Role::Edge => ("Edge", 64),
     };
     let status = controller.map_or(Value::Null, |c| Value::from(c.fqdn.as_str()));
-    Object::of_type("Microsoft.Exchange.Data.Directory.Management.ExchangeServer")
+    typed("Microsoft.Exchange.Data.Directory.Management.ExchangeServer")
         .shown_as(server.spec.name.as_str())
         .with("Name", server.spec.name.as_str())
         .with("Fqdn", server.spec.fqdn.as_str())
@@ -149,7 +149,7 @@ pub(super) fn operating_system(server: &Server, now: DateTime<Utc>) -> Value {
 pub(super) fn store_certificate(server: &Server, entry: &Entry) -> Value {
     let Certificate { thumbprint, not_before, not_after, subject, issuer, .. } = &*entry.certificate;
     let parent = r"Microsoft.PowerShell.Security\Certificate::LocalMachine\My";
-    Object::of_type("System.Security.Cryptography.X509Certificates.X509Certificate2")
+    typed("System.Security.Cryptography.X509Certificates.X509Certificate2")
         .shown_as(format!("[Subject]\n  {subject}\n\n[Thumbprint]\n  {thumbprint}\n"))
         .with("Subject", subject.as_str())
         .with("Issuer", issuer.as_str())
@@ -180,7 +180,7 @@ fn private_key(provider: &Provider) -> Value {
             .to_vec(),
         ..Object::default()
     };
-    let container = Object::of_type("Deserialized.System.Security.Cryptography.CspKeyContainerInfo")
+    let container = typed("Deserialized.System.Security.Cryptography.CspKeyContainerInfo")
         .shown_as("System.Security.Cryptography.CspKeyContainerInfo")
         .with("ProviderName", provider.as_str())
         .with("MachineKeyStore", true);
@@ -193,7 +193,7 @@ pub(super) fn command(name: &str, endpoint: Endpoint) -> Value {
         Endpoint::Exchange => ("Function", 2),
         Endpoint::Windows => ("Cmdlet", 8),
     };
-    Object::of_type(&format!("System.Management.Automation.{}Info", kind.0))
+    typed(&format!("System.Management.Automation.{}Info", kind.0))
         .shown_as(name)
         .with("Name", name)
         .with("CommandType", enumeration("System.Management.Automation.CommandTypes", kind.0, kind.1))
@@ -201,7 +201,7 @@ pub(super) fn command(name: &str, endpoint: Endpoint) -> Value {
 }
 
 pub(super) fn organization(name: &str) -> Value {
-    Object::of_type("Microsoft.Exchange.Data.Directory.Management.OrganizationConfig")
+    typed("Microsoft.Exchange.Data.Directory.Management.OrganizationConfig")
         .shown_as(name)
         .with("Name", name)
         .with("Guid", Uuid::from_u128(0x0b7e_11aa_93c4_4c5e_8a77_20d6_c0c1_0001))
@@ -216,11 +216,17 @@ pub(super) fn local(at: DateTime<Utc>) -> Value {
 }
 
 fn enumeration(type_name: &str, text: &str, number: i32) -> Value {
-    Object { base: Base::Primitive(Value::I32(number)), ..Object::of_type(type_name) }.shown_as(text).into()
+    let type_names = [type_name, "System.Enum", "System.ValueType", "System.Object"].map(str::to_owned).to_vec();
+    Object { type_names, base: Base::Primitive(Value::I32(number)), ..Object::default() }.shown_as(text).into()
+}
+
+/// Every list of type names ends with that of the base class; pypsrp for one reads no object without it.
+fn typed(name: &str) -> Object {
+    Object { type_names: [name, "System.Object"].map(str::to_owned).to_vec(), ..Object::default() }
 }
 
 fn cim(class: &str, server: &Server) -> Object {
-    Object::of_type(&format!("Microsoft.Management.Infrastructure.CimInstance#root/cimv2/{class}"))
+    typed(&format!("Microsoft.Management.Infrastructure.CimInstance#root/cimv2/{class}"))
         .with_member("PSComputerName", server.spec.fqdn.as_str())
 }
 

@@ -1,0 +1,88 @@
+//! The files by which rekey finds a lab.
+
+use std::{
+    fs,
+    io::Write as _,
+    path::{Path, PathBuf},
+};
+
+use crate::Lab;
+
+/// Where they are.
+#[derive(Clone, Debug)]
+pub struct Files {
+    /// `rekey.toml`.
+    pub config: PathBuf,
+    /// The password, readable by its owner only.
+    pub password: PathBuf,
+    /// The certificate of the authority, PEM.
+    pub ca: PathBuf,
+}
+
+/// Writes them into a folder, which is made if need be.
+pub(crate) fn write(lab: &Lab, folder: &Path) -> anyhow::Result<Files> {
+    fs::create_dir_all(folder)?;
+    let files = Files { config: folder.join("rekey.toml"), password: folder.join(PASSWORD), ca: folder.join(CA) };
+    fs::write(&files.ca, lab.ca_pem())?;
+    write_secret(&files.password, lab.password().expose())?;
+    fs::write(&files.config, configuration(lab))?;
+    Ok(files)
+}
+
+fn write_secret(path: &Path, text: &str) -> anyhow::Result<()> {
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(path)?;
+    #[cfg(unix)]
+    file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+    Ok(file.write_all(text.as_bytes())?)
+}
+
+fn configuration(lab: &Lab) -> String {
+    let url = |fqdn: &str| format!("    \"https://{fqdn}/PowerShell/\",\n");
+    let urls: String = lab.servers().iter().map(|server| url(&server.fqdn)).collect();
+    let places: String = lab
+        .servers()
+        .iter()
+        .map(|s| format!("\"{0}:443\" = \"{1}\"\n\"{0}:5986\" = \"{2}\"\n", s.fqdn, s.https, s.windows))
+        .collect();
+    let (id, control, user) = (lab.organization_id(), lab.control_url(), lab.username());
+    format!(
+        r#"# Written by the lab. Everything that is not here has its default: see `rekey config --help`.
+listen = "127.0.0.1:8080"
+data_dir = "rekey-data"
+# Time runs as in the lab. Refused unless every organization is a lab.
+clock = "lab"
+
+[[organization]]
+id = "{id}"
+name = "Contoso (lab)"
+# The lab's control address: its clock, its state, its knobs.
+lab = "{control}"
+
+[organization.exchange]
+urls = [
+{urls}]
+authentication = "basic"
+username = "{user}"
+# Relative to the folder of this file.
+password = "file:{PASSWORD}"
+ca_file = "{CA}"
+
+[organization.windows]
+# The same credentials unless given.
+url = "https://{{fqdn}}:5986/wsman"
+
+# Where these names are really found: host:port as in the URL, and the address.
+[organization.connect_to]
+{places}
+# Rules of this organization: quorum, waiting times, key size. The defaults are good.
+[organization.policy]
+"#
+    )
+}
+
+const PASSWORD: &str = "lab-password";
+const CA: &str = "lab-ca.pem";

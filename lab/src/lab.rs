@@ -1,0 +1,257 @@
+//! A lab that runs.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use aws_lc_rs::rand;
+use chrono::{DateTime, TimeDelta, Utc};
+use psrp::Secret;
+use serde::Serialize;
+
+use crate::{
+    Options,
+    clock::Clock,
+    cmdlets::{Endpoint, Session},
+    control::Control,
+    endpoint::PowerShell,
+    faults::Fault,
+    files::{self, Files},
+    http::{Tasks, Transport, listen},
+    journal::{Asked, Count, Effect, EffectKind},
+    organization::ServerSpec,
+    running::Running,
+    site::{Site, SiteKind},
+    state::State,
+    tls::Authority,
+    trust::Trust,
+    world::World,
+};
+
+/// A running lab. It ends when dropped; [`Lab::shutdown`] also waits for the end.
+#[derive(Debug)]
+pub struct Lab {
+    running: Arc<Running>,
+    organization_id: String,
+    control: SocketAddr,
+    servers: Vec<LabServer>,
+    ca_pem: String,
+    tasks: Tasks,
+}
+
+/// Where a server of the lab is found.
+#[derive(Clone, Debug)]
+pub struct LabServer {
+    /// NetBIOS name.
+    pub name: String,
+    /// Full name, also in its TLS certificate.
+    pub fqdn: String,
+    /// The Exchange front end over TLS.
+    pub https: SocketAddr,
+    /// The same without TLS.
+    pub http: SocketAddr,
+    /// Windows Remote Management over TLS.
+    pub windows: SocketAddr,
+}
+
+/// What happened so far.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// What the trust probe has seen.
+    pub trust: Trust,
+    /// How often each kind of change happened.
+    pub counts: BTreeMap<EffectKind, Count>,
+    /// Changes, in order.
+    pub effects: Vec<Effect>,
+    /// Cmdlets, in order.
+    pub cmdlets: Vec<Asked>,
+}
+
+/// How often things happen that nobody asked about.
+const PULSE: Duration = Duration::from_millis(50);
+
+impl Lab {
+    /// Starts a lab: everything listens when this returns.
+    pub async fn start(options: Options) -> anyhow::Result<Self> {
+        anyhow::ensure!(options.scale.is_finite() && options.scale > 0.0, "the scale of time must be more than 0");
+        let real = Utc::now();
+        let start = options.start.unwrap_or(real);
+        let organization = options.organization;
+        let organization_id = organization.id.clone();
+        let world = tokio::task::spawn_blocking(move || World::new(organization, options.days_left, start)).await??;
+        let password = options.password.map_or_else(random_password, Ok)?;
+        let clock = Clock::new(real, start, options.scale);
+        let running = Arc::new(Running::new(clock, world, options.username, password));
+        let tasks = Tasks::default();
+        let mut opening = Opening {
+            running: running.clone(),
+            authority: Authority::new()?,
+            tasks: tasks.clone(),
+            listen: options.listen,
+            next_port: options.base_port,
+            max_shells: options.max_shells,
+        };
+        let control = Arc::new(Control { running: running.clone() });
+        let control = listen(opening.address()?, Transport::Plain, control, &tasks).await?;
+        let mut servers = Vec::new();
+        for server in 0..running.with(|world| world.servers().len()) {
+            servers.push(opening.open(server).await?);
+        }
+        tasks.spawn(pulse(running.clone()));
+        Ok(Self { running, organization_id, control, servers, ca_pem: opening.authority.pem().to_owned(), tasks })
+    }
+
+    /// The short name of the organization.
+    #[must_use]
+    pub fn organization_id(&self) -> &str {
+        &self.organization_id
+    }
+
+    /// Where the control API is, without a slash at the end.
+    #[must_use]
+    pub fn control_url(&self) -> String {
+        format!("http://{}", self.control)
+    }
+
+    /// Where the servers are.
+    #[must_use]
+    pub fn servers(&self) -> &[LabServer] {
+        &self.servers
+    }
+
+    /// The certificate of the authority that made the servers' TLS certificates, PEM.
+    #[must_use]
+    pub fn ca_pem(&self) -> &str {
+        &self.ca_pem
+    }
+
+    /// The account.
+    #[must_use]
+    pub fn username(&self) -> &str {
+        &self.running.username
+    }
+
+    /// Its password.
+    #[must_use]
+    pub fn password(&self) -> &Secret {
+        &self.running.password
+    }
+
+    /// Virtual time.
+    #[must_use]
+    pub fn now(&self) -> DateTime<Utc> {
+        self.running.now()
+    }
+
+    /// Moves virtual time ahead; everything that is due happens on the way.
+    pub fn advance(&self, span: TimeDelta) {
+        self.running.advance(span);
+    }
+
+    /// Makes something go wrong. The error says which name is unknown.
+    pub fn apply(&self, fault: Fault) -> anyhow::Result<()> {
+        self.running.apply(fault)
+    }
+
+    /// Puts right what can be.
+    pub fn heal(&self) {
+        self.running.heal();
+    }
+
+    /// Everything that can be shown of the organization.
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.running.with(|world| world.state())
+    }
+
+    /// What happened so far.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        self.running.with(|world| Report {
+            trust: world.trust(),
+            counts: world.journal.counts(),
+            effects: world.journal.effects.clone(),
+            cmdlets: world.journal.cmdlets.clone(),
+        })
+    }
+
+    /// Writes `rekey.toml`, the password and the authority's certificate into a folder.
+    pub fn write_files(&self, folder: &Path) -> anyhow::Result<Files> {
+        files::write(self, folder)
+    }
+
+    /// Ends the lab; open connections are cut.
+    pub async fn shutdown(self) {
+        self.tasks.stop.cancel();
+        self.tasks.tracker.close();
+        self.tasks.tracker.wait().await;
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        self.tasks.stop.cancel();
+    }
+}
+
+/// What is needed to open servers, one after the other.
+struct Opening {
+    running: Arc<Running>,
+    authority: Authority,
+    tasks: Tasks,
+    listen: IpAddr,
+    next_port: Option<u16>,
+    max_shells: usize,
+}
+
+impl Opening {
+    async fn open(&mut self, server: usize) -> anyhow::Result<LabServer> {
+        let ServerSpec { name, fqdn, .. } = self.running.with(|world| world.server(server).spec.clone());
+        let front_end = self.site(server, SiteKind::FrontEnd);
+        let management = self.site(server, SiteKind::RemoteManagement);
+        let tls = Transport::Tls(self.authority.server(&fqdn)?);
+        Ok(LabServer {
+            name,
+            fqdn,
+            https: listen(self.address()?, tls.clone(), front_end.clone(), &self.tasks).await?,
+            http: listen(self.address()?, Transport::Plain, front_end, &self.tasks).await?,
+            windows: listen(self.address()?, tls, management, &self.tasks).await?,
+        })
+    }
+
+    fn site(&self, server: usize, kind: SiteKind) -> Arc<Site> {
+        let endpoint = match kind {
+            SiteKind::FrontEnd => Endpoint::Exchange,
+            SiteKind::RemoteManagement => Endpoint::Windows,
+        };
+        let session = Session { server, endpoint, user: self.running.username.clone() };
+        let endpoint = PowerShell::new(self.running.clone(), session, self.max_shells, self.tasks.clone());
+        Arc::new(Site { running: self.running.clone(), server, endpoint: Arc::new(endpoint), kind })
+    }
+
+    fn address(&mut self) -> anyhow::Result<SocketAddr> {
+        let Some(port) = self.next_port else { return Ok(SocketAddr::new(self.listen, 0)) };
+        self.next_port = Some(port.checked_add(1).ok_or_else(|| anyhow::anyhow!("the lab needs ports after {port}"))?);
+        Ok(SocketAddr::new(self.listen, port))
+    }
+}
+
+async fn pulse(running: Arc<Running>) {
+    let mut beat = tokio::time::interval(PULSE);
+    loop {
+        beat.tick().await;
+        running.with(|_| ());
+    }
+}
+
+/// 144 random bits as text.
+fn random_password() -> anyhow::Result<Secret> {
+    use base64::Engine as _;
+    let mut bytes = zeroize::Zeroizing::new([0; 18]);
+    rand::fill(&mut *bytes).map_err(|_| anyhow::anyhow!("no random numbers to be had"))?;
+    Ok(Secret::new(base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(*bytes)))
+}

@@ -1,0 +1,48 @@
+//! How a lab is to be.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use chrono::{DateTime, Utc};
+use psrp::Secret;
+
+use crate::organization::Organization;
+
+/// How a lab is to be. The default is Contoso, in real time, on ports that happen to be free.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The organization at the beginning.
+    pub organization: Organization,
+    /// Days until the current certificate expires; negative if it has.
+    pub days_left: i64,
+    /// Virtual seconds in a real second.
+    pub scale: f64,
+    /// Virtual time at the beginning; now if none.
+    pub start: Option<DateTime<Utc>>,
+    /// The address to listen on.
+    pub listen: IpAddr,
+    /// The first of the ports to listen on, so that a lab that is started again is found again: one for the control API,
+    /// then three for every server. Free ports if none.
+    pub base_port: Option<u16>,
+    /// Shells that may be open at an endpoint at a time; Exchange allows 18 to an account.
+    pub max_shells: usize,
+    /// The account that may do everything.
+    pub username: String,
+    /// Its password; a random one if none.
+    pub password: Option<Secret>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            organization: Organization::contoso(),
+            days_left: 45,
+            scale: 1.0,
+            start: None,
+            listen: Ipv4Addr::LOCALHOST.into(),
+            base_port: None,
+            max_shells: 18,
+            username: "rekey@contoso.example".to_owned(),
+            password: None,
+        }
+    }
+}

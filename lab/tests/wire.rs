@@ -1,0 +1,164 @@
+//! A whole lab, over its ports: driven by pypsrp, a client by others, and by plain HTTP.
+
+#![expect(clippy::unwrap_used, reason = "clippy.toml allows it in tests; this is for their helpers")]
+
+use std::{
+    io::Write as _,
+    process::{Command, Stdio},
+};
+
+use chrono::TimeDelta;
+use lab::{Lab, Options, faults::Fault, journal::EffectKind, server::Power};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_by_others_drives_the_lab() {
+    let lab = Lab::start(Options::default()).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let files = lab.write_files(folder.path()).unwrap();
+    let server = &lab.servers()[0];
+    let mut verifier = Command::new(peer_python());
+    verifier
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/peers/verify_lab.py"))
+        .args(["--url", &format!("https://{}/PowerShell/", server.https)])
+        .args(["--windows-url", &format!("https://{}/wsman", server.windows)])
+        .args(["--control", &lab.control_url(), "--user", lab.username(), "--ca"])
+        .arg(&files.ca);
+    let password = lab.password().expose().to_owned();
+    let (passed, told) = tokio::task::spawn_blocking(move || run(verifier, &password)).await.unwrap();
+    assert!(passed, "{told}");
+    let report = lab.report();
+    assert_eq!(report.counts[&EffectKind::Publish].changed, 1);
+    assert!(report.cmdlets.iter().all(|asked| asked.parameters.iter().all(|(_, value)| !value.contains("sesame"))));
+    lab.shutdown().await;
+}
+
+#[tokio::test]
+async fn the_control_api_shows_and_moves_the_lab() {
+    let lab = Lab::start(Options { scale: 60.0, ..Options::default() }).await.unwrap();
+    let clock = control(&lab, "GET", "/clock", None).await.1;
+    assert_eq!(clock["scale"], 60.0);
+    assert!(clock["real_origin"].is_string() && clock["virtual_origin"].is_string() && clock["now"].is_string());
+    let before = lab.now();
+    assert_eq!(control(&lab, "POST", "/clock/advance", Some(json!({ "seconds": 86_400 }))).await.0, 204);
+    assert!(lab.now() - before >= TimeDelta::days(1));
+    let probe = control(&lab, "GET", "/probe", None).await.1;
+    assert!(probe["checked"].as_u64().unwrap() > 1_000 && probe["refused"] == 0, "{probe}");
+    let state = control(&lab, "GET", "/state", None).await.1;
+    assert_eq!(state["controllers"][1]["fqdn"], "dc02.contoso.example");
+    assert_eq!(state["servers"][2]["certificates"][0]["provider"]["kind"], "csp");
+}
+
+#[tokio::test]
+async fn faults_come_and_go_over_the_control_api() {
+    let lab = Lab::start(Options::default()).await.unwrap();
+    let faults = json!([
+        { "kind": "power", "server": "EX03", "power": "down" },
+        { "kind": "operator_change" },
+    ]);
+    assert_eq!(control(&lab, "POST", "/faults", Some(faults)).await.0, 204);
+    let effects = control(&lab, "GET", "/effects", None).await.1;
+    assert_eq!(effects["counts"]["set_auth_config_next"], json!({ "total": 1, "changed": 1 }));
+    assert_eq!(lab.state().servers[2].power, Power::Down);
+    for bad in [json!({ "kind": "flood" }), json!({ "kind": "power", "server": "EX09", "power": "up" }), json!(7)] {
+        let (status, told) = control(&lab, "POST", "/faults", Some(bad)).await;
+        assert!(status == 400 && told["error"].is_string(), "{told}");
+    }
+    assert_eq!(control(&lab, "POST", "/clock/advance", Some(json!({ "seconds": -1 }))).await.0, 400);
+    assert_eq!(control(&lab, "DELETE", "/faults", None).await.0, 204);
+    assert_eq!(lab.state().servers[2].power, Power::Up);
+    assert_eq!(control(&lab, "PUT", "/faults", None).await.0, 405);
+    assert_eq!(control(&lab, "GET", "/", None).await.0, 404);
+}
+
+#[tokio::test]
+async fn a_server_that_is_down_answers_nothing_and_one_that_is_up_asks_for_a_password() {
+    let lab = Lab::start(Options::default()).await.unwrap();
+    let post = "POST /PowerShell/ HTTP/1.1\r\nHost: ex01\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+    let server = lab.servers()[0].http;
+    let told = exchange(server, post).await;
+    assert!(told.starts_with("HTTP/1.1 401 ") && told.to_lowercase().contains("www-authenticate: basic"), "{told}");
+    lab.apply(Fault::Power { server: "EX01".to_owned(), power: Power::Down }).unwrap();
+    assert_eq!(exchange(server, post).await, "");
+    lab.heal();
+    assert!(exchange(server, post).await.starts_with("HTTP/1.1 401 "));
+}
+
+#[tokio::test]
+async fn a_lab_that_is_started_again_is_found_where_it_was() {
+    let (lab, base_port) = lab_on_fixed_ports().await;
+    let places = |lab: &Lab| lab.servers().iter().map(|s| (s.https, s.http, s.windows)).collect::<Vec<_>>();
+    let before = places(&lab);
+    assert_eq!(lab.control_url(), format!("http://127.0.0.1:{base_port}"));
+    lab.shutdown().await;
+    let lab = Lab::start(Options { base_port: Some(base_port), ..Options::default() }).await.unwrap();
+    assert_eq!(places(&lab), before);
+}
+
+/// Below the ports that systems give away by themselves, so that only a fixed one can be in the way.
+async fn lab_on_fixed_ports() -> (Lab, u16) {
+    for base_port in (21_000..32_000).step_by(16) {
+        if let Ok(lab) = Lab::start(Options { base_port: Some(base_port), ..Options::default() }).await {
+            return (lab, base_port);
+        }
+    }
+    panic!("no ten ports in a row are free")
+}
+
+#[tokio::test]
+async fn the_files_for_rekey_hold_no_password_but_say_where_it_is() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let lab = Lab::start(Options::default()).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let files = lab.write_files(&folder.path().join("new")).unwrap();
+    let text = std::fs::read_to_string(&files.config).unwrap();
+    assert!(!text.contains(lab.password().expose()));
+    assert_eq!(std::fs::read_to_string(&files.password).unwrap(), lab.password().expose());
+    assert_eq!(std::fs::metadata(&files.password).unwrap().permissions().mode() & 0o777, 0o600);
+    let configuration: toml::Table = toml::from_str(&text).unwrap();
+    let organization = &configuration["organization"][0];
+    assert_eq!(organization["exchange"]["urls"].as_array().unwrap().len(), 3);
+    assert_eq!(organization["windows"]["url"].as_str(), Some("https://{fqdn}:5986/wsman"));
+    let place = organization["connect_to"]["ex02.contoso.example:5986"].as_str().unwrap();
+    assert_eq!(place, lab.servers()[1].windows.to_string());
+}
+
+/// Sends a request as it is and reads until the other side closes; nothing if it was cut.
+async fn exchange(address: std::net::SocketAddr, request: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let mut answer = Vec::new();
+    // A lab that cuts the connection may do so before all is written or read.
+    if stream.write_all(request.as_bytes()).await.is_ok() {
+        stream.read_to_end(&mut answer).await.ok();
+    }
+    String::from_utf8(answer).unwrap()
+}
+
+async fn control(lab: &Lab, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
+    let body = body.map(|body| body.to_string()).unwrap_or_default();
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: lab\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let address = lab.control_url().trim_start_matches("http://").parse().unwrap();
+    let answer = exchange(address, &request).await;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, serde_json::from_str(body).unwrap_or_default())
+}
+
+fn run(mut program: Command, input: &str) -> (bool, String) {
+    let mut child = program.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    writeln!(child.stdin.take().unwrap(), "{input}").unwrap();
+    let output = child.wait_with_output().unwrap();
+    let told = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8_lossy(&told).into_owned())
+}
+
+fn peer_python() -> String {
+    std::env::var("REKEY_PEER_PYTHON").expect("REKEY_PEER_PYTHON names no Python with the peers' packages: use ./test")
+}
