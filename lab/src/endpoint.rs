@@ -114,13 +114,16 @@ impl PowerShell {
         let mut faults = self.running.faults();
         loop {
             let news = self.news.notified();
+            if !self.is_open() {
+                return Err(Cut);
+            }
             if let Some(reply) = self.lock().server.receive(waiting) {
                 return Ok(reply);
             }
             tokio::select! {
                 () = news => {}
                 // The sender lives as long as the lab.
-                _ = faults.changed() => if !self.is_open() { return Err(Cut) },
+                _ = faults.changed() => {}
                 () = tokio::time::sleep_until(deadline) => return Ok(self.lock().server.time_out(waiting)),
             }
         }

@@ -14,6 +14,7 @@ import hashlib
 import json
 import ssl
 import sys
+import threading
 import traceback
 import urllib.parse
 import urllib.request
@@ -63,6 +64,10 @@ class Lab:
 
     def fault(self, **fault):
         request = urllib.request.Request(f"{self.arguments.control}/faults", json.dumps(fault).encode())
+        urllib.request.urlopen(request).close()
+
+    def heal(self):
+        request = urllib.request.Request(f"{self.arguments.control}/faults", method="DELETE")
         urllib.request.urlopen(request).close()
 
     def windows(self):
@@ -272,6 +277,27 @@ def cuts_the_connection_after_the_work_is_done(lab):
         assert "already exists" in str(import_pfx(pool, EX03, made.pfx(modern())).error())
 
 
+def cuts_off_whoever_waits_when_the_server_goes_down(lab):
+    pool = lab.windows()
+    pool.open()
+    shell = PowerShell(pool).add_cmdlet("Start-Sleep").add_parameter("Seconds", 3600)
+    shell.begin_invoke()
+    # Whether it happens before the client waits or while it does, it is cut off.
+    down = threading.Thread(target=lab.fault, kwargs={"kind": "power", "server": "EX01", "power": "down"})
+    down.start()
+    try:
+        shell.end_invoke()
+    except requests.exceptions.ConnectionError:
+        pass
+    else:
+        raise AssertionError("the connection was not cut")
+    finally:
+        down.join()
+        lab.heal()
+    with lab.windows() as pool:
+        run(pool, "Get-Date").one()
+
+
 def stages_publishes_and_clears(lab):
     made = Certificate()
     when = datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0) + datetime.timedelta(hours=50)
@@ -393,6 +419,7 @@ CHECKS = [
     lets_nobody_in_without_the_password,
     publishes_its_metadata,
     cuts_the_connection_after_the_work_is_done,
+    cuts_off_whoever_waits_when_the_server_goes_down,
     stages_publishes_and_clears,
 ]
 

@@ -5,7 +5,7 @@ use crate::{
     certificate::Thumbprint,
     directory::{AuthConfig, Controller},
     journal::EffectKind,
-    organization::Servicelet,
+    organization::{Role, Servicelet},
     server::{Export, Server},
 };
 
@@ -21,7 +21,7 @@ impl World {
     }
 
     pub(super) fn fetch_missing(&mut self, server: usize) {
-        if !self.servers[server].is_up() {
+        if !self.servers[server].is_up() || self.servers[server].spec.role == Role::Edge {
             return;
         }
         let config = &self.directory.controllers()[self.controller_of(server)].auth_config;
