@@ -217,12 +217,10 @@ impl Server {
 
     fn check(&self, header: &Header) -> Result<(), Fault> {
         if header.max_envelope_size < SMALLEST_ENVELOPE {
-            return Err(Fault::too_large(header.max_envelope_size));
+            return Err(Fault::too_small());
         }
         if header.resource_uri != self.options.configuration.resource_uri() {
-            let text = "The WS-Management service cannot process the request. The resource URI was not found in the \
-                        WS-Management catalog.";
-            return Err(Fault::new("w:DestinationUnreachable", Fault::NO_SUCH_RESOURCE, text));
+            return Err(Fault::no_such_resource());
         }
         Ok(())
     }

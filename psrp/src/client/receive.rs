@@ -1,11 +1,14 @@
 //! What answers mean to the client.
 
-use crate::Value;
-use crate::clixml::decode;
-use crate::message::payload::PoolState;
-use crate::wsman::{CommandState, Response, ResponseBody, excerpt};
+use uuid::Uuid;
 
-use super::*;
+use crate::clixml::decode;
+use crate::message::payload::{self, PoolState};
+use crate::message::{Message, MessageType};
+use crate::wsman::{CommandState, Fault, RequestBody, Response, ResponseBody, Signal, Stream, excerpt};
+use crate::{ErrorRecord, PipelineEnd, Value};
+
+use super::{ClientError, Event, HOST_RESPONSES, InFlight, Keys, Operation, Pool, Stage, Work};
 
 impl Pool {
     /// Takes the answer to the last transmit.
@@ -45,8 +48,8 @@ impl Pool {
     fn fault(&mut self, operation: Operation, fault: Fault) -> Result<(), ClientError> {
         match operation {
             Operation::Receive if fault.is_timeout() => Ok(()),
-            // The pipeline has ended and the server has forgotten it by itself.
-            Operation::Signal if fault.is_gone() => Ok(()),
+            // How the pipeline ended is known. Whether the server could forget it now, or had done so already, changes nothing.
+            Operation::Signal => Ok(()),
             Operation::Delete if fault.is_gone() => {
                 self.closed();
                 Ok(())

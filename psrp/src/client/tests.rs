@@ -101,6 +101,19 @@ impl Wire {
     }
 }
 
+impl Wire {
+    /// Answers the held Receive with a message that this crate's server never sends.
+    fn tell(&mut self, kind: MessageType, pipeline: Option<Uuid>, data: &str) -> Result<(), ClientError> {
+        let held = self.held();
+        let data = data.as_bytes().to_vec();
+        let message = Message { destination: Destination::Client, kind, pool: self.pool.id, pipeline, data };
+        let stream = |data| Stream { name: "stdout".to_owned(), command: held.pipeline, data };
+        let streams = split(1_000_000, &message.encode(), 100).into_iter().map(stream).collect();
+        let body = wsman::ResponseBody::Received { streams, state: None };
+        self.answer(200, &wsman::Response { relates_to: None, body }.write())
+    }
+}
+
 fn failure() -> ErrorRecord {
     ErrorRecord {
         message: "It is not there.".to_owned(),
@@ -344,6 +357,83 @@ fn a_command_that_is_done_without_saying_how_is_a_protocol_error() {
     let done = answer(Some(wsman::CommandState::Done { command: Some(run.pipeline) }));
     assert!(matches!(wire.answer(200, &done), Err(ClientError::Protocol(_))));
     assert_eq!(wire.take(), []);
+}
+
+#[test]
+fn a_host_call_that_waits_gets_an_error_and_one_that_only_shows_is_ignored() {
+    let mut wire = Wire::opened();
+    let (run, _) = wire.start(Command::new("Get-X"));
+    let pipeline = Some(run.pipeline);
+    let mut call = |number: i32| {
+        let data = format!("<Obj RefId=\"0\"><MS><I64 N=\"ci\">1</I64><I32 N=\"mi\">{number}</I32></MS></Obj>");
+        wire.operations.clear();
+        wire.tell(MessageType::PipelineHostCall, pipeline, &data).unwrap();
+        wire.settle().unwrap();
+        (wire.take(), wire.operations.clone())
+    };
+    let event = |method: &str, answered| vec![Event::HostCall { pipeline, method: method.to_owned(), answered }];
+    assert_eq!(call(23), (event("Prompt", true), vec![Operation::Send, Operation::Receive]));
+    assert_eq!(call(16), (event("WriteLine2", false), vec![Operation::Receive]));
+}
+
+#[test]
+fn messages_that_are_not_known_or_of_another_pipeline_are_ignored() {
+    let mut wire = Wire::opened();
+    let (run, _) = wire.start(Command::new("Get-X"));
+    let (this, other) = (Some(run.pipeline), Some(Uuid::new_v4()));
+    for (kind, pipeline, data) in [
+        (MessageType::Unknown(0x0004_1FFF), this, "<not CLIXML"),
+        (MessageType::UserEvent, None, "<Obj RefId=\"0\"/>"),
+        (MessageType::RunspaceAvailability, None, "<Obj RefId=\"0\"/>"),
+        (MessageType::PipelineState, other, "<Obj RefId=\"0\"><MS><I32 N=\"PipelineState\">4</I32></MS></Obj>"),
+        (MessageType::PipelineState, this, "<Obj RefId=\"0\"><MS><I32 N=\"PipelineState\">2</I32></MS></Obj>"),
+    ] {
+        wire.tell(kind, pipeline, data).unwrap();
+        wire.settle().unwrap();
+    }
+    assert_eq!(wire.take(), []);
+    wire.finish(run, PipelineEnd::Completed);
+    assert_eq!(wire.take().len(), 1);
+}
+
+#[test]
+fn a_key_that_the_server_asks_for_is_exchanged_while_the_pipeline_waits() {
+    let mut wire = Wire::opened();
+    let (run, _) = wire.start(Command::new("Get-X"));
+    wire.operations.clear();
+    wire.tell(MessageType::PublicKeyRequest, None, "<S></S>").unwrap();
+    wire.settle().unwrap();
+    assert_eq!(wire.operations, [Operation::Send, Operation::Receive, Operation::Receive]);
+    let secret = Record::Output(Secret::new("of the server").into());
+    wire.server.push(run, secret.clone());
+    wire.settle().unwrap();
+    assert_eq!(wire.take(), [Event::Record { pipeline: run.pipeline, record: secret }]);
+}
+
+#[test]
+fn a_pool_that_breaks_says_why() {
+    let mut wire = Wire::opened();
+    wire.start(Command::new("Get-X"));
+    let state = payload::runspace_pool_state(&payload::PoolState::Broken(Box::new(failure())));
+    let told = wire.tell(MessageType::RunspacePoolState, None, &state);
+    assert_eq!(told, Err(ClientError::PoolBroken(Box::new(failure()))));
+    assert_eq!(wire.pool.stop_transmit(), None);
+}
+
+#[test]
+fn a_shell_that_was_refused_needs_no_delete() {
+    let mut wire = Wire::opened();
+    for expected in [Ok(()), Err(Fault::TOO_MANY_SHELLS)] {
+        let options = Options::new("https://ex01/PowerShell", Configuration::Exchange);
+        wire.pool = Pool::new(options);
+        let outcome = wire.settle().map_err(|error| match error {
+            ClientError::Fault(fault) => fault.code,
+            other => panic!("{other}"),
+        });
+        assert_eq!(outcome, expected);
+    }
+    wire.pool.close();
+    assert_eq!((wire.pool.poll_event(), wire.pool.poll_transmit()), (Some(Event::Closed), None));
 }
 
 #[test]

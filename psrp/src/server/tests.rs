@@ -166,6 +166,20 @@ fn a_pipeline_that_is_not_all_there_is_stopped_without_ever_running() {
 }
 
 #[test]
+fn a_secret_that_cannot_be_written_fails_its_pipeline() {
+    let (mut server, mut pool, shell) = opened();
+    let pipeline = pool.start(Command::new("Get-X").into()).unwrap();
+    let waiting = settle(&mut server, &mut pool).unwrap();
+    server.push(RunId { shell, pipeline }, Record::Output(crate::Secret::new("hidden").into()));
+    server.finish(RunId { shell, pipeline }, PipelineEnd::Completed);
+    let reply = server.receive(&waiting).unwrap();
+    pool.handle_response(reply.status, &reply.body).unwrap();
+    let events: Vec<_> = std::iter::from_fn(|| pool.poll_event()).collect();
+    let [Event::Ended { end: PipelineEnd::Failed(error), .. }] = events.as_slice() else { panic!("{events:?}") };
+    assert_eq!(error.fully_qualified_error_id, "CannotSerialize");
+}
+
+#[test]
 fn the_state_comes_only_with_the_last_of_the_output() {
     let (mut server, mut pool, shell) = opened();
     let pipeline = pool.start(Command::new("Get-X").into()).unwrap();

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::xml::{Element, Namespace};
 use super::{ANONYMOUS, Malformed, Parts, envelope, shown};
 
-/// An error of the WS-Management service or of what is behind it.
+/// An error of the WS-Management service or of what is behind it. The numbers are those of `wsmerror.h`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fault {
     /// `Code` of the WSManFault: a Windows error number. 0 when the fault has none.
@@ -26,16 +26,16 @@ impl Fault {
     pub const TIMED_OUT: u32 = 2_150_858_793;
     /// ERROR_WSMAN_UNEXPECTED_SELECTORS: the shell or the command does not exist, or no more.
     pub const NO_SUCH_SHELL: u32 = 2_150_858_843;
-    /// ERROR_WSMAN_QUOTA_MAX_SHELLS_PPQ: the user has as many shells as allowed.
+    /// ERROR_WSMAN_QUOTA_MAX_SHELLS: the user has as many shells as allowed.
     pub const TOO_MANY_SHELLS: u32 = 2_150_859_173;
     /// ERROR_WSMAN_INVALID_RESOURCE_URI: no such session configuration.
-    pub const NO_SUCH_RESOURCE: u32 = 2_150_858_752;
+    pub const NO_SUCH_RESOURCE: u32 = 2_150_858_811;
     /// ERROR_WSMAN_SCHEMA_VALIDATION_ERROR: the request is not what the schema says.
     pub const INVALID: u32 = 2_150_858_817;
-    /// The request is larger than the server's MaxEnvelopeSize. The number is from memory; the subcode `w:EncodingLimit` decides.
-    pub const TOO_LARGE: u32 = 2_150_858_747;
-    /// The action is not supported. The number is from memory; the subcode `a:ActionNotSupported` decides.
-    pub const NOT_SUPPORTED: u32 = 2_150_858_759;
+    /// ERROR_WSMAN_ENCODING_LIMIT: the request, or what it wants to have, is too large or too small.
+    pub const ENCODING_LIMIT: u32 = 2_150_858_805;
+    /// ERROR_WSMAN_ACTION_NOT_SUPPORTED: the service does not know what is asked.
+    pub const NOT_SUPPORTED: u32 = 2_150_858_771;
 
     pub(crate) fn new(subcode: &str, code: u32, message: impl Into<String>) -> Self {
         Self { code, subcode: subcode.to_owned(), message: message.into(), detail: None }
@@ -75,7 +75,22 @@ impl Fault {
             limit / 1024
         );
         let detail = "http://schemas.dmtf.org/wbem/wsman/1/wsman/faultDetail/MaxEnvelopeSize";
-        Self { detail: Some(detail.to_owned()), ..Self::new("w:EncodingLimit", Self::TOO_LARGE, message) }
+        Self { detail: Some(detail.to_owned()), ..Self::new("w:EncodingLimit", Self::ENCODING_LIMIT, message) }
+    }
+
+    pub(crate) fn no_such_resource() -> Self {
+        let message = "The WS-Management service cannot process the request. The resource URI was not found in the \
+                       WS-Management catalog.";
+        let detail = "http://schemas.dmtf.org/wbem/wsman/1/wsman/faultDetail/InvalidResourceURI";
+        let fault = Self::new("w:DestinationUnreachable", Self::NO_SUCH_RESOURCE, message);
+        Self { detail: Some(detail.to_owned()), ..fault }
+    }
+
+    /// The client wants answers smaller than DSP0226 6.2 lets it want.
+    pub(crate) fn too_small() -> Self {
+        let message = "The MaxEnvelopeSize value is too small.";
+        let detail = "http://schemas.dmtf.org/wbem/wsman/1/wsman/faultDetail/MinimumEnvelopeLimit";
+        Self { detail: Some(detail.to_owned()), ..Self::new("w:EncodingLimit", Self::ENCODING_LIMIT, message) }
     }
 
     pub(crate) fn invalid(message: impl fmt::Display) -> Self {
