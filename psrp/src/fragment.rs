@@ -10,7 +10,7 @@ pub fn split(object_id: u64, message: &[u8], max_fragment: usize) -> Vec<Vec<u8>
     let piece = |n: usize| &message[n * room..message.len().min((n + 1) * room)];
     (0..count)
         .map(|n| {
-            let flags = u8::from(n == 0) * START | u8::from(n + 1 == count) * END;
+            let flags = (u8::from(n == 0) * START) | (u8::from(n + 1 == count) * END);
             write(object_id, n as u64, flags, piece(n))
         })
         .collect()

@@ -35,7 +35,7 @@ pub(super) fn unescape(text: &str) -> Cow<'_, str> {
     while let Some(at) = rest.find('_') {
         let (before, from) = rest.split_at(at);
         units.extend(before.encode_utf16());
-        let (unit, length) = escaped_unit(from).unwrap_or((u16::from(b'_'), 1));
+        let (unit, length) = escaped_unit(from).unwrap_or((UNDERSCORE, 1));
         units.push(unit);
         rest = &from[length..];
     }
@@ -159,6 +159,9 @@ fn whole(digits: &str) -> Option<i64> {
 fn push(text: &mut String, what: std::fmt::Arguments<'_>) {
     text.write_fmt(what).expect("writing to a String does not fail");
 }
+
+/// `_` in UTF-16.
+const UNDERSCORE: u16 = 0x5F;
 
 #[cfg(test)]
 mod tests {
