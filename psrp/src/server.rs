@@ -279,10 +279,12 @@ impl Server {
         let (id, shell) = self.shell(header)?;
         let mut events = Vec::new();
         for (name, pipeline) in shell.feed(target, data)? {
-            if language == Language::NoLanguage && pipeline.commands.iter().any(|command| command.is_script) {
-                shell.finish(name, &PipelineEnd::Failed(scripts_not_allowed()));
-            } else {
-                events.push(ServerEvent::Start { run: RunId { shell: id, pipeline: name }, pipeline });
+            let script = pipeline.commands.iter().find(|command| command.is_script);
+            match (language, script) {
+                (Language::NoLanguage, Some(script)) => {
+                    shell.finish(name, &PipelineEnd::Failed(scripts_not_allowed(&script.name)));
+                }
+                _ => events.push(ServerEvent::Start { run: RunId { shell: id, pipeline: name }, pipeline }),
             }
         }
         self.events.extend(events);
@@ -335,19 +337,24 @@ fn fragment_size(envelope: usize) -> usize {
     (envelope.saturating_sub(AROUND + AROUND_STREAM) / 4 * 3).min(WINDOWS_FRAGMENT)
 }
 
-fn scripts_not_allowed() -> ErrorRecord {
+/// As Windows PowerShell 5.1 says it.
+fn scripts_not_allowed(script: &str) -> ErrorRecord {
     let message =
         "The syntax is not supported by this runspace. This can occur if the runspace is in no-language mode.";
     ErrorRecord {
         message: message.to_owned(),
-        exception: "System.Management.Automation.PSNotSupportedException".to_owned(),
+        exception: "System.Management.Automation.ParseException".to_owned(),
         fully_qualified_error_id: "ScriptsNotAllowed".to_owned(),
-        category: 17,
-        reason: "PSNotSupportedException".to_owned(),
+        category: PARSER_ERROR,
+        reason: "ParseException".to_owned(),
+        target_name: script.to_owned(),
+        target_type: "String".to_owned(),
         ..ErrorRecord::default()
     }
 }
 
+/// ErrorCategory.ParserError.
+const PARSER_ERROR: i32 = 17;
 /// DSP0226 6.2, MS-WSMV 3.1.4.1.7.
 const SMALLEST_ENVELOPE: usize = 8 * 1024;
 /// More than the envelope of an answer to Receive has around its streams.

@@ -136,11 +136,16 @@ impl Parts {
         if !root.is(Namespace::Soap, "Envelope") {
             return Err(Malformed::new("not a SOAP 1.2 envelope"));
         }
-        let part = |name| {
-            let found = root.children.iter().find(|child| child.is(Namespace::Soap, name));
-            found.cloned().ok_or_else(|| Malformed::missing(name))
-        };
-        Ok(Self { header: part("Header")?, body: part("Body")? })
+        let (mut header, mut body) = (None, None);
+        for child in root.children {
+            if child.is(Namespace::Soap, "Header") {
+                header.get_or_insert(child);
+            } else if child.is(Namespace::Soap, "Body") {
+                body.get_or_insert(child);
+            }
+        }
+        let header = header.ok_or_else(|| Malformed::missing("Header"))?;
+        Ok(Self { header, body: body.ok_or_else(|| Malformed::missing("Body"))? })
     }
 
     fn id(&self, name: &str) -> Result<Option<Uuid>, Malformed> {
