@@ -199,8 +199,8 @@ fn the_state_comes_only_with_the_last_of_the_output() {
 
 #[test]
 fn damaged_requests_are_faults_and_never_a_panic() {
-    let (mut server, mut pool, _) = opened();
-    pool.start(Command::new("Get-X").with("A", "b").into()).unwrap();
+    let (mut server, mut pool, shell) = opened();
+    let command = pool.start(Command::new("Get-X").with("A", "b").into()).unwrap();
     let original = pool.poll_transmit().unwrap().body;
     for at in (0..original.len()).step_by(7) {
         for change in [None, Some(b'<'), Some(b'A'), Some(b'z'), Some(0xFF)] {
@@ -210,6 +210,8 @@ fn damaged_requests_are_faults_and_never_a_panic() {
                 Some(byte) => body[at] = byte,
             }
             server.handle(&body);
+            // Damage that changed nothing of meaning has started the command; it must not keep the next from being read.
+            let _ = asked(&mut server, header(shell), RequestBody::Signal { command, signal: Signal::Terminate });
         }
     }
 }
