@@ -5,7 +5,10 @@ use std::{sync::Arc, time::Duration};
 use chrono::{DateTime, TimeDelta, Utc};
 use db::{Claimed, ClaimedStep, StepEnd};
 use domain::{Timeline, Trouble};
-use tokio::task::JoinSet;
+use tokio::{
+    runtime::Handle,
+    task::{JoinSet, LocalSet},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -28,18 +31,40 @@ const DRAIN: Duration = Duration::from_secs(20);
 const LONGEST_BACKOFF: TimeDelta = TimeDelta::seconds(60);
 /// Failures in a row after which a person is asked.
 const PATIENCE: i32 = 8;
+/// The same where trying again rarely helps.
+const LITTLE_PATIENCE: i32 = 2;
 
 /// Runs steps, `concurrency` at a time, until `stop` is cancelled; then lets those under way end.
+///
+/// All of them share one thread: steps wait for the network, and what computes goes elsewhere. Async closures that borrow cannot be proven to be `Send`
+/// yet (rust-lang/rust#110338), so they must not move between threads.
 pub async fn run(worker: Arc<Worker>, concurrency: usize, stop: CancellationToken) {
+    let runtime = Handle::current();
+    let loops = run_loops(worker, concurrency, stop);
+    let thread = tokio::task::spawn_blocking(move || runtime.block_on(LocalSet::new().run_until(loops)));
+    if let Err(error) = thread.await {
+        error!("The worker has ended: {error}");
+    }
+}
+
+async fn run_loops(worker: Arc<Worker>, concurrency: usize, stop: CancellationToken) {
     let mut loops = JoinSet::new();
     for _ in 0..concurrency.max(1) {
-        loops.spawn(run_loop(worker.clone(), stop.clone()));
+        loops.spawn_local(run_loop(worker.clone(), stop.clone()));
     }
-    stop.cancelled().await;
+    while let Some(ended) = tokio::select! {
+        ended = loops.join_next() => ended,
+        () = stop.cancelled() => None,
+    } {
+        // Its step is taken again when its lease ends.
+        if let Err(error) = ended {
+            error!("A step has crashed: {error}");
+            loops.spawn_local(run_loop(worker.clone(), stop.clone()));
+        }
+    }
     if tokio::time::timeout(DRAIN, async { while loops.join_next().await.is_some() {} }).await.is_err() {
         warn!("Steps are still under way after {} s; another worker takes them when their leases end", DRAIN.as_secs());
     }
-    worker.close().await;
 }
 
 async fn run_loop(worker: Arc<Worker>, stop: CancellationToken) {
@@ -143,9 +168,13 @@ fn closed_gate(trouble: Trouble) -> StepEnd {
 /// When a failed step is tried again: 1, 2, 4 … seconds of real time. A server that is down is tried for ever; anything else ends at a person.
 fn again(claimed: &ClaimedStep, trouble: Trouble, timeline: Timeline, now: DateTime<Utc>) -> StepEnd {
     let failures = claimed.step.failures;
-    if failures >= PATIENCE && trouble.code != domain::progress::SERVER_UNREACHABLE {
+    if trouble.code != domain::progress::SERVER_UNREACHABLE && failures >= patience(&trouble) {
         return StepEnd::Attention(trouble);
     }
     let backoff = TimeDelta::seconds(1 << failures.clamp(0, 6)).min(LONGEST_BACKOFF);
     StepEnd::Retry { at: now + timeline.stretch(backoff), trouble }
+}
+
+fn patience(trouble: &Trouble) -> i32 {
+    if matches!(trouble.code.as_str(), "cmdlet_failed" | "no_effect") { LITTLE_PATIENCE } else { PATIENCE }
 }

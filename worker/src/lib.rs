@@ -1,3 +1,72 @@
-//! placeholder
+//! The worker: claims due steps and carries them out on Exchange and Windows.
+//!
+//! [`engine`] is the loop, `steps` what each step does, [`discovery`] how the state of an organization is read, `exchange` and `windows` the cmdlets,
+//! [`connectors`] the wire. API and worker meet in the database only.
+
 pub mod certificate;
+pub mod connectors;
+pub mod discovery;
+pub mod engine;
+mod exchange;
 pub mod pfx;
+pub mod sealing;
+mod steps;
+mod windows;
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use db::Db;
+use domain::{Organization, OrganizationId, Timeline};
+
+use crate::{connectors::Endpoints, sealing::Sealer};
+
+/// The shortest real time between two looks at something that takes its time.
+const SHORTEST_PAUSE: TimeDelta = TimeDelta::milliseconds(200);
+
+/// An organization with the way to it.
+#[derive(Clone, Debug)]
+pub struct Managed {
+    /// The organization with its policy.
+    pub organization: Organization,
+    /// Its endpoints.
+    pub endpoints: Endpoints,
+}
+
+/// Everything that steps need.
+#[derive(Debug)]
+pub struct Worker {
+    /// Where renewals and steps are.
+    pub db: Db,
+    /// How fast time goes.
+    pub timeline: Timeline,
+    /// Who acts, in audit entries: `worker:<instance>`.
+    pub name: String,
+    /// Seals new keys until every server has them.
+    pub sealer: Sealer,
+    organizations: BTreeMap<OrganizationId, Managed>,
+}
+
+impl Worker {
+    /// A worker for these organizations.
+    #[must_use]
+    pub fn new(db: Db, timeline: Timeline, name: String, sealer: Sealer, organizations: Vec<Managed>) -> Self {
+        let organizations = organizations.into_iter().map(|m| (m.organization.id.clone(), m)).collect();
+        Self { db, timeline, name, sealer, organizations }
+    }
+
+    /// The time that runs live in.
+    #[must_use]
+    pub fn now(&self) -> DateTime<Utc> {
+        self.timeline.at(Utc::now())
+    }
+
+    /// When something that takes its time is looked at again: after `span`, but not faster than is sensible in real time.
+    fn later(&self, span: TimeDelta) -> DateTime<Utc> {
+        self.now() + span.max(self.timeline.stretch(SHORTEST_PAUSE))
+    }
+
+    fn managed(&self, id: &OrganizationId) -> Option<&Managed> {
+        self.organizations.get(id)
+    }
+}

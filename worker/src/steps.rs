@@ -20,11 +20,11 @@ mod soak;
 mod stage;
 
 use db::{ClaimedStep, StepEnd};
-use domain::{StepKind, Trouble};
+use domain::{StepKind, Trouble, progress::SERVER_UNREACHABLE};
 
 pub(crate) use context::Context;
 
-use crate::Worker;
+use crate::{Worker, connectors::WireError, exchange::CommandError};
 
 /// How an attempt at a step ended.
 #[derive(Debug)]
@@ -77,4 +77,58 @@ pub(crate) async fn run(worker: &Worker, claimed: &ClaimedStep) -> Result<Ended>
         StepKind::ClearNext => clear_next::run(&context).await,
         StepKind::RemoveCertificate => prune::take_back(&context).await,
     }
+}
+
+/// What a failed call means for the step that made it.
+impl From<CommandError> for StepError {
+    fn from(error: CommandError) -> Self {
+        let trouble = trouble_of(&error);
+        match error {
+            CommandError::Failed { error, .. } if error.category == PERMISSION_DENIED => Self::Attention(trouble),
+            CommandError::Failed { .. } | CommandError::Unexpected { .. } => Self::Retry(trouble),
+            CommandError::Wire(WireError::NotSent { .. } | WireError::UnknownOutcome { .. }) => Self::Retry(trouble),
+            CommandError::Wire(WireError::Refused { .. }) => Self::Attention(trouble),
+        }
+    }
+}
+
+/// Number of the error category PermissionDenied (domain.md 6.6).
+const PERMISSION_DENIED: i32 = 18;
+
+/// A failed call in words, with what to do.
+pub(crate) fn trouble_of(error: &CommandError) -> Trouble {
+    let message = error.to_string();
+    match error {
+        CommandError::Failed { error, .. } if error.category == PERMISSION_DENIED => {
+            Trouble::new("permission_denied", message, "Give the account the right that the cmdlet needs, then retry")
+        }
+        CommandError::Failed { .. } => {
+            Trouble::new("cmdlet_failed", message, "Look at the server's event log, repair it, then retry")
+        }
+        CommandError::Unexpected { .. } => Trouble::new(
+            "unexpected_answer",
+            message,
+            "Retry; if it stays, report it with the Exchange version of the server",
+        ),
+        CommandError::Wire(WireError::NotSent { .. }) => Trouble::new(
+            SERVER_UNREACHABLE,
+            message,
+            "Start the server or repair the way to it; the step is tried again by itself",
+        ),
+        CommandError::Wire(WireError::Refused { code, action, .. }) => Trouble::new(code, message, *action),
+        CommandError::Wire(WireError::UnknownOutcome { .. }) => Trouble::new(
+            "unknown_outcome",
+            message,
+            "Nothing to do: the step looks at the state first when it is tried again",
+        ),
+    }
+}
+
+/// A cmdlet that answered without an error and without an effect: a prompt that was answered No does that (domain.md 6.4).
+pub(crate) fn no_effect(cmdlet: &str) -> Trouble {
+    Trouble::new(
+        "no_effect",
+        format!("The server answered without an error, but nothing has changed after: {cmdlet}"),
+        "Run it by hand in the Exchange Management Shell to see what it asks, then retry",
+    )
 }

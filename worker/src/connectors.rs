@@ -1,0 +1,44 @@
+//! Ways to the outside: where an organization's endpoints are, and sessions on them.
+
+mod endpoints;
+mod http;
+mod session;
+mod tls;
+
+pub use endpoints::{Credentials, Endpoint, Endpoints, InvalidEndpoint};
+pub(crate) use http::fetch;
+pub(crate) use session::{Answer, Session};
+pub use tls::{InvalidCa, trust_ca, trust_system};
+
+/// Why nothing came back from an endpoint, by what it means for a command that was to change something.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum WireError {
+    /// The command never left: nothing was changed, try again.
+    #[error("{host} cannot be reached: {why}")]
+    NotSent {
+        /// `host:port`.
+        host: String,
+        /// What happened.
+        why: String,
+    },
+    /// The endpoint refuses to talk: wrong credentials, a certificate that is not trusted, no such endpoint. Trying again does not help.
+    #[error("{host} refuses: {why}")]
+    Refused {
+        /// `host:port`.
+        host: String,
+        /// Stable word for programs.
+        code: &'static str,
+        /// What happened.
+        why: String,
+        /// What to do.
+        action: &'static str,
+    },
+    /// The command was sent and no answer came: it may have been carried out. Look before anything else.
+    #[error("{host} did not answer after the command was sent: {why}")]
+    UnknownOutcome {
+        /// `host:port`.
+        host: String,
+        /// What happened.
+        why: String,
+    },
+}

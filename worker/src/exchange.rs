@@ -1,0 +1,309 @@
+//! Exchange's cmdlets as typed calls: the only place that knows their parameters and the shapes of what they write (domain.md 1.10, 1.11, 6.5).
+
+use chrono::{DateTime, Utc};
+use domain::{
+    Thumbprint,
+    snapshot::{AuthConfig, Version},
+};
+use psrp::{Command, ErrorRecord, Pipeline, Secret, Value};
+use secrecy::{ExposeSecret as _, SecretString};
+
+use crate::connectors::{Answer, Session, WireError};
+
+/// What `CategoryInfo.Reason` is when a server answers that it has no such certificate; anything else means that it was not asked (domain.md 1.2).
+const MISSING: &str = "InvalidOperationException";
+
+/// Why a cmdlet did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CommandError {
+    /// The cmdlet says no.
+    #[error("{cmdlet} failed: {}", said(.error))]
+    Failed {
+        /// Its name.
+        cmdlet: String,
+        /// What it said.
+        error: Box<ErrorRecord>,
+    },
+    /// The cmdlet wrote something else than it is known to.
+    #[error("{cmdlet} wrote something unexpected: {what}")]
+    Unexpected {
+        /// Its name.
+        cmdlet: String,
+        /// What was looked for.
+        what: String,
+    },
+    /// No answer came back.
+    #[error(transparent)]
+    Wire(#[from] WireError),
+}
+
+pub(crate) type Result<T> = std::result::Result<T, CommandError>;
+
+/// A server as `Get-ExchangeServer -Status` tells it.
+#[derive(Clone, Debug)]
+pub(crate) struct ExchangeServer {
+    /// Fully qualified name, lower case.
+    pub(crate) fqdn: String,
+    /// Active Directory site; empty when unknown.
+    pub(crate) site: String,
+    pub(crate) version: Version,
+    /// Mailbox or client access role, version 15, not Edge.
+    pub(crate) takes_part: bool,
+    /// The domain controller that it reads its configuration from.
+    pub(crate) domain_controller: Option<String>,
+}
+
+/// Makes an error out of the first error that a pipeline wrote.
+pub(crate) fn succeed(cmdlet: &str, answer: Answer) -> Result<Answer> {
+    match answer.errors.into_iter().next_back() {
+        Some(error) => Err(CommandError::Failed { cmdlet: cmdlet.to_owned(), error: Box::new(error) }),
+        None => Ok(Answer { errors: Vec::new(), ..answer }),
+    }
+}
+
+async fn run(session: &mut Session, command: Command) -> Result<Answer> {
+    let cmdlet = command.name.clone();
+    succeed(&cmdlet, session.invoke(command).await?)
+}
+
+/// Widens what the session sees to the whole forest (session state, domain.md 1.1).
+pub(crate) async fn view_entire_forest(session: &mut Session) -> Result<()> {
+    run(session, Command::new("Set-ADServerSettings").with("ViewEntireForest", true)).await.map(drop)
+}
+
+/// Which of these cmdlets the account may not run: its role assignments decide what the endpoint offers.
+pub(crate) async fn not_permitted(session: &mut Session, cmdlets: &[&str]) -> Result<Vec<String>> {
+    let mut missing = Vec::new();
+    for cmdlet in cmdlets {
+        let answer = session.invoke(Command::new("Get-Command").with("Name", *cmdlet)).await?;
+        if answer.output.is_empty() {
+            missing.push((*cmdlet).to_owned());
+        }
+    }
+    Ok(missing)
+}
+
+/// `AuthConfig` as one domain controller has it; as the server's own has it when none is named.
+pub(crate) async fn auth_config(session: &mut Session, domain_controller: Option<&str>) -> Result<AuthConfig> {
+    let command = Command::new("Get-AuthConfig");
+    let command = match domain_controller {
+        Some(name) => command.with("DomainController", name),
+        None => command,
+    };
+    let answer = run(session, command).await?;
+    let value = answer.output.first().ok_or_else(|| unexpected("Get-AuthConfig", "no object"))?;
+    read_auth_config(value, domain_controller)
+}
+
+fn read_auth_config(value: &Value, asked: Option<&str>) -> Result<AuthConfig> {
+    let thumbprint = |name: &str| {
+        let text = value.property(name).map(Value::text).unwrap_or_default();
+        Thumbprint::parse_optional(&text).map_err(|_| unexpected("Get-AuthConfig", name))
+    };
+    let answered = value.property("OriginatingServer").map(Value::text).filter(|name| !name.is_empty());
+    Ok(AuthConfig {
+        domain_controller: asked.map(str::to_owned).or(answered).unwrap_or_default().to_ascii_lowercase(),
+        current: thumbprint("CurrentCertificateThumbprint")?,
+        previous: thumbprint("PreviousCertificateThumbprint")?,
+        next: thumbprint("NextCertificateThumbprint")?,
+        next_effective_at: value.property("NextCertificateEffectiveDate").and_then(Value::as_date_time),
+        changed_at: value.property("WhenChangedUTC").and_then(Value::as_date_time),
+    })
+}
+
+/// Every Exchange server, by name.
+pub(crate) async fn servers(session: &mut Session) -> Result<Vec<ExchangeServer>> {
+    // A server that is down makes -Status write an error beside the objects of all: the objects count.
+    let answer = session.invoke(Command::new("Get-ExchangeServer").switch("Status")).await?;
+    if answer.output.is_empty() {
+        succeed("Get-ExchangeServer", answer)?;
+        return Ok(Vec::new());
+    }
+    let mut servers = answer.output.iter().map(read_server).collect::<Result<Vec<_>>>()?;
+    servers.sort_by(|a, b| a.fqdn.cmp(&b.fqdn));
+    Ok(servers)
+}
+
+fn read_server(value: &Value) -> Result<ExchangeServer> {
+    let text = |name: &str| value.property(name).map(Value::text).filter(|text| !text.is_empty());
+    let flag = |name: &str| value.property(name).and_then(Value::as_bool).unwrap_or(false);
+    let fqdn = text("Fqdn").ok_or_else(|| unexpected("Get-ExchangeServer", "Fqdn"))?.to_ascii_lowercase();
+    let version = value.property("AdminDisplayVersion").and_then(read_version);
+    let version = version.ok_or_else(|| unexpected("Get-ExchangeServer", "AdminDisplayVersion"))?;
+    let has_role = flag("IsMailboxServer") || flag("IsClientAccessServer");
+    Ok(ExchangeServer {
+        fqdn,
+        site: text("Site").map(|path| path.rsplit('/').next().unwrap_or_default().to_owned()).unwrap_or_default(),
+        version,
+        takes_part: has_role && !flag("IsEdgeServer") && version.major == 15,
+        domain_controller: text("CurrentConfigDomainController").map(|name| name.to_ascii_lowercase()),
+    })
+}
+
+/// The numbers, or the text `Version 15.1 (Build 2507.18)`.
+fn read_version(value: &Value) -> Option<Version> {
+    let number = |name: &str| value.property(name).and_then(Value::as_i64).and_then(|n| u32::try_from(n).ok());
+    if let (Some(major), Some(minor), Some(build), Some(revision)) =
+        (number("Major"), number("Minor"), number("Build"), number("Revision"))
+    {
+        return Some(Version { major, minor, build, revision });
+    }
+    let text = value.text();
+    let mut numbers = text.split(|c: char| !c.is_ascii_digit()).filter(|n| !n.is_empty()).map(str::parse);
+    let mut next = || numbers.next()?.ok();
+    Some(Version { major: next()?, minor: next()?, build: next()?, revision: next()? })
+}
+
+/// Whether this is a hybrid organization.
+pub(crate) async fn is_hybrid(session: &mut Session) -> Result<bool> {
+    Ok(!run(session, Command::new("Get-HybridConfiguration")).await?.output.is_empty())
+}
+
+/// The DER form of every certificate in a server's store.
+pub(crate) async fn certificates(session: &mut Session, server: &str) -> Result<Vec<Vec<u8>>> {
+    let command = Command::new("Get-ExchangeCertificate").with("Server", server);
+    Ok(raw_data(&run(session, command).await?))
+}
+
+/// The DER form of one certificate; `None` when the server answers that it has none.
+pub(crate) async fn certificate(
+    session: &mut Session,
+    server: &str,
+    thumbprint: &Thumbprint,
+) -> Result<Option<Vec<u8>>> {
+    let command =
+        Command::new("Get-ExchangeCertificate").with("Server", server).with("Thumbprint", thumbprint.as_str());
+    match run(session, command).await {
+        Ok(answer) => Ok(raw_data(&answer).into_iter().find(|der| Thumbprint::of_der(der) == *thumbprint)),
+        // The reason alone does not prove that the store answered (domain.md 6.5): the list does.
+        Err(CommandError::Failed { error, .. }) if error.reason == MISSING => {
+            let all = certificates(session, server).await?;
+            Ok(all.into_iter().find(|der| Thumbprint::of_der(der) == *thumbprint))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Only `RawData` is certain to be there in a remote session (domain.md 1.11).
+fn raw_data(answer: &Answer) -> Vec<Vec<u8>> {
+    let bytes = |value: &Value| value.property("RawData").and_then(Value::as_bytes).map(<[u8]>::to_vec);
+    answer.output.iter().filter_map(bytes).collect()
+}
+
+/// A certificate with its key as a PFX under this password.
+pub(crate) async fn export(
+    session: &mut Session,
+    server: &str,
+    thumbprint: &Thumbprint,
+    password: &SecretString,
+) -> Result<Vec<u8>> {
+    let answer = run(session, export_command(server, thumbprint, password)).await?;
+    let data = answer.output.iter().find_map(|value| value.property("FileData").and_then(Value::as_bytes));
+    data.map(<[u8]>::to_vec).ok_or_else(|| unexpected("Export-ExchangeCertificate", "FileData"))
+}
+
+fn export_command(server: &str, thumbprint: &Thumbprint, password: &SecretString) -> Command {
+    Command::new("Export-ExchangeCertificate")
+        .with("Server", server)
+        .with("Thumbprint", thumbprint.as_str())
+        .switch("BinaryEncoded")
+        .with_secret("Password", Secret::new(password.expose_secret()))
+}
+
+/// Brings a PFX into a server's store; its key stays exportable, so that the server can be a source for others.
+pub(crate) fn import(server: &str, pfx: &[u8], password: &SecretString) -> Command {
+    Command::new("Import-ExchangeCertificate")
+        .with("Server", server)
+        .with("FileData", pfx.to_vec())
+        .with_secret("Password", Secret::new(password.expose_secret()))
+        .with("PrivateKeyExportable", true)
+}
+
+/// Stages a certificate, or moves the date of the one that is staged.
+pub(crate) fn stage(thumbprint: &Thumbprint, effective_at: DateTime<Utc>, domain_controller: &str) -> Command {
+    Command::new("Set-AuthConfig")
+        .with("NewCertificateThumbprint", thumbprint.as_str())
+        .with("NewCertificateEffectiveDate", effective_at)
+        .switch("Force")
+        .with("DomainController", domain_controller)
+}
+
+/// Takes the staged certificate out again.
+pub(crate) fn clear_next(domain_controller: &str) -> Command {
+    Command::new("Set-AuthConfig")
+        .with("NewCertificateThumbprint", Value::Null)
+        .switch("Force")
+        .with("DomainController", domain_controller)
+}
+
+/// Makes the staged certificate current.
+pub(crate) fn publish(domain_controller: &str) -> Command {
+    Command::new("Set-AuthConfig")
+        .switch("PublishCertificate")
+        .switch("Force")
+        .with("DomainController", domain_controller)
+}
+
+/// Gives up the previous certificate.
+pub(crate) fn clear_previous(domain_controller: &str) -> Command {
+    Command::new("Set-AuthConfig")
+        .switch("ClearPreviousCertificate")
+        .switch("Force")
+        .with("DomainController", domain_controller)
+}
+
+/// Removes a certificate and its key from a server's store.
+pub(crate) fn remove(server: &str, thumbprint: &Thumbprint) -> Command {
+    Command::new("Remove-ExchangeCertificate")
+        .with("Server", server)
+        .with("Thumbprint", thumbprint.as_str())
+        .with("Confirm", false)
+}
+
+/// The pipeline of a single command.
+pub(crate) fn alone(command: Command) -> Pipeline {
+    command.into()
+}
+
+fn unexpected(cmdlet: &str, what: &str) -> CommandError {
+    CommandError::Unexpected { cmdlet: cmdlet.to_owned(), what: what.to_owned() }
+}
+
+/// The text of an error with what does not depend on the server's language.
+fn said(error: &ErrorRecord) -> String {
+    let reason = if error.reason.is_empty() { "no reason given" } else { error.reason.as_str() };
+    format!("{} [{reason}]", error.message.trim_end())
+}
+
+#[cfg(test)]
+mod tests {
+    use psrp::Object;
+
+    use super::*;
+
+    #[test]
+    fn versions_are_read_from_numbers_and_from_text() {
+        let expected = Version { major: 15, minor: 1, build: 2507, revision: 18 };
+        assert_eq!(read_version(&"Version 15.1 (Build 2507.18)".into()), Some(expected));
+        let numbers = Object::default().with("Major", 15).with("Minor", 1).with("Build", 2507).with("Revision", 18);
+        assert_eq!(read_version(&numbers.into()), Some(expected));
+        assert_eq!(read_version(&"Version 15".into()), None);
+    }
+
+    #[test]
+    fn an_empty_thumbprint_means_none_and_a_strange_one_is_refused() {
+        let auth = |next: &str| {
+            Object::default()
+                .with("CurrentCertificateThumbprint", "9F3B6C1D2E4A5B60718293A4B5C6D7E8F9011223")
+                .with("PreviousCertificateThumbprint", "")
+                .with("NextCertificateThumbprint", next)
+                .with("NextCertificateEffectiveDate", Value::Null)
+                .with("OriginatingServer", "DC01.contoso.example")
+                .into()
+        };
+        let read = read_auth_config(&auth(""), None).unwrap();
+        assert_eq!((read.next, read.previous, read.next_effective_at), (None, None, None));
+        assert_eq!(read.domain_controller, "dc01.contoso.example");
+        assert!(matches!(read_auth_config(&auth("nonsense"), None), Err(CommandError::Unexpected { .. })));
+    }
+}

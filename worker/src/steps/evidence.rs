@@ -1,0 +1,174 @@
+//! What proves that everything is as it must be: read from one look at the organization and from what each server offers.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use db::Purpose;
+use domain::{
+    Place, Snapshot, Thumbprint,
+    plan::PlannedServer,
+    planning::{APP_POOLS, SERVICE_HOST},
+    snapshot::{Key, Store},
+    step::{CheckResult, Evidence},
+};
+use futures_util::{StreamExt as _, stream};
+use serde::Deserialize;
+
+use super::{Context, Result};
+use crate::{connectors, discovery, discovery::on, exchange, windows};
+
+/// The document in which a server tells its keys (domain.md 3.6).
+const METADATA: &str = "/autodiscover/metadata/json/1";
+/// How many servers are asked at the same time.
+const AT_ONCE: usize = 8;
+
+/// Keeps a look for people who read the organization's state.
+pub(super) async fn keep(context: &Context<'_>, purpose: Purpose, snapshot: &Snapshot) -> Result<()> {
+    let renewal = context.claimed.run.renewal.id;
+    let kept = context.worker.db.write(async |tx| tx.insert_snapshot(Some(renewal), purpose, snapshot).await);
+    Ok(kept.await?)
+}
+
+/// What stands against going on.
+pub(super) fn failures(evidence: &[Evidence]) -> impl Iterator<Item = &Evidence> {
+    evidence.iter().filter(|e| e.result == CheckResult::Failed)
+}
+
+/// Everything that is looked at after publication: the matrix, `AuthConfig`, the processes, the metadata documents.
+pub(super) async fn collect(context: &Context<'_>, purpose: Purpose, expected: Place) -> Result<Vec<Evidence>> {
+    let snapshot = context.look().await?;
+    keep(context, purpose, &snapshot).await?;
+    let mut found = matrix(context, &snapshot)?;
+    found.extend(auth_config(context, &snapshot, expected)?);
+    let servers = stream::iter(&context.plan()?.servers).map(|server| ask(context, &snapshot, server));
+    let asked: Vec<Vec<Evidence>> = servers.buffered(AT_ONCE).collect().await;
+    found.extend(asked.into_iter().flatten());
+    Ok(found)
+}
+
+/// Whether each planned server holds the new certificate with a key that Exchange can sign with.
+pub(super) fn matrix(context: &Context<'_>, snapshot: &Snapshot) -> Result<Vec<Evidence>> {
+    let thumbprint = context.thumbprint()?;
+    let with_keys = context.managed.organization.windows;
+    Ok(context.plan()?.servers.iter().map(|planned| on_server(planned, snapshot, &thumbprint, with_keys)).collect())
+}
+
+fn on_server(planned: &PlannedServer, snapshot: &Snapshot, thumbprint: &Thumbprint, with_keys: bool) -> Evidence {
+    let check = |result, detail: String| evidence("certificate_on_server", &planned.fqdn, result, detail);
+    let Some(server) = snapshot.servers.iter().find(|s| s.fqdn == planned.fqdn) else {
+        return check(CheckResult::Failed, "the organization no longer has this server".to_owned());
+    };
+    let short = thumbprint.short();
+    match (&server.store, server.certificate(thumbprint).map(|c| c.key)) {
+        (Store::Unreachable { .. }, _) if planned.may_be_absent => {
+            check(CheckResult::NotMade, "does not answer; the plan allows its absence".to_owned())
+        }
+        (Store::Unreachable { trouble }, _) => check(CheckResult::Failed, trouble.message.clone()),
+        (_, None) => check(CheckResult::Failed, format!("lacks {short}")),
+        (_, Some(Key::Csp)) => check(CheckResult::Passed, format!("{short} with its key in a legacy provider")),
+        (_, Some(Key::Missing)) => check(CheckResult::Failed, format!("{short} has no private key")),
+        (_, Some(Key::Ksp)) => check(CheckResult::Failed, format!("the key of {short} is in a key storage provider")),
+        (_, Some(Key::NotChecked)) if with_keys => {
+            check(CheckResult::Failed, format!("{short} is there, but the Windows endpoint did not tell about its key"))
+        }
+        (_, Some(Key::NotChecked)) => check(CheckResult::Passed, format!("{short}; its key was not looked at")),
+    }
+}
+
+fn auth_config(context: &Context<'_>, snapshot: &Snapshot, expected: Place) -> Result<Vec<Evidence>> {
+    let (plan, thumbprint) = (context.plan()?, context.thumbprint()?);
+    let check = |seen: &domain::snapshot::AuthConfig| {
+        let [current, previous, next] = seen.thumbprints().map(|t| t.map_or("none", Thumbprint::short));
+        let detail = format!("current {current}, previous {previous}, next {next}");
+        let place = Place::of(seen, &plan.observed, Some(&thumbprint));
+        // Without an old certificate, published and cleared look the same.
+        let fits = place == Some(expected) || (place == Some(Place::Cleared) && plan.observed.current.is_none());
+        let result = if fits { CheckResult::Passed } else { CheckResult::Failed };
+        evidence("auth_config", &seen.domain_controller, result, detail)
+    };
+    Ok(snapshot.auth_config.iter().map(check).collect())
+}
+
+async fn ask(context: &Context<'_>, snapshot: &Snapshot, planned: &PlannedServer) -> Vec<Evidence> {
+    let reachable = snapshot.servers.iter().any(|s| s.fqdn == planned.fqdn && s.is_reachable());
+    if !reachable {
+        return Vec::new();
+    }
+    vec![processes(context, planned).await, metadata(context, planned).await]
+}
+
+/// Whether what caches keys was started after publication.
+async fn processes(context: &Context<'_>, planned: &PlannedServer) -> Evidence {
+    let check = |result, detail: String| evidence("processes_restarted", &planned.fqdn, result, detail);
+    let Some(endpoint) = context.managed.endpoints.windows_on(&planned.fqdn) else {
+        return check(CheckResult::NotMade, "no Windows endpoint is configured".to_owned());
+    };
+    let Some(published_at) = context.facts().published_at else {
+        return check(CheckResult::NotMade, "not published yet".to_owned());
+    };
+    match on(&endpoint, async |session| stale_processes(context, session, published_at).await).await {
+        Ok(stale) if stale.is_empty() => check(CheckResult::Passed, "all started after publication".to_owned()),
+        Ok(stale) => check(CheckResult::Failed, format!("not started after publication: {}", stale.join(", "))),
+        Err(error) => check(CheckResult::Failed, error.to_string()),
+    }
+}
+
+/// The names of what does not run, or has run since before `since`. Compared by the server's own clock.
+pub(super) async fn stale_processes(
+    context: &Context<'_>,
+    session: &mut connectors::Session,
+    since: DateTime<Utc>,
+) -> exchange::Result<Vec<&'static str>> {
+    let ahead = discovery::clock_ahead(context.worker, session).await?;
+    let running = windows::processes(session, SERVICE_HOST, &APP_POOLS).await?;
+    let since = since + TimeDelta::seconds(ahead);
+    let fresh = |name: &str| {
+        let mut same = running.iter().filter(|p| p.name == name).peekable();
+        same.peek().is_some() && same.all(|p| p.started_at >= since)
+    };
+    Ok(std::iter::once(SERVICE_HOST).chain(APP_POOLS).filter(|name| !fresh(name)).collect())
+}
+
+#[derive(Deserialize)]
+struct Metadata {
+    keys: Vec<MetadataKey>,
+}
+
+#[derive(Deserialize)]
+struct MetadataKey {
+    keyvalue: KeyValue,
+}
+
+#[derive(Deserialize)]
+struct KeyValue {
+    value: String,
+}
+
+/// Whether the server tells others the new key. A document that cannot be had is not held against it: the way to it may be closed.
+async fn metadata(context: &Context<'_>, planned: &PlannedServer) -> Evidence {
+    let check = |result, detail: String| evidence("metadata_document", &planned.fqdn, result, detail);
+    match told_keys(context, planned).await {
+        Err(why) => check(CheckResult::NotMade, why),
+        Ok(keys) if context.facts().thumbprint.is_some_and(|new| keys.contains(&new)) => {
+            check(CheckResult::Passed, "shows the new key".to_owned())
+        }
+        Ok(keys) => {
+            let keys: Vec<&str> = keys.iter().map(Thumbprint::short).collect();
+            check(CheckResult::Failed, format!("shows only {}", keys.join(", ")))
+        }
+    }
+}
+
+async fn told_keys(context: &Context<'_>, planned: &PlannedServer) -> std::result::Result<Vec<Thumbprint>, String> {
+    use base64::{Engine as _, engine::general_purpose::STANDARD};
+    let endpoint = context.managed.endpoints.exchange_on(&planned.fqdn).ok_or("there is no endpoint for it")?;
+    let response = connectors::fetch(&endpoint.with_path(METADATA)).await.map_err(|error| error.to_string())?;
+    if !response.status.is_success() {
+        return Err(format!("{METADATA} answered {}", response.status));
+    }
+    let document: Metadata = serde_json::from_slice(&response.body).map_err(|error| error.to_string())?;
+    let der = document.keys.iter().filter_map(|key| STANDARD.decode(&key.keyvalue.value).ok());
+    Ok(der.map(|der| Thumbprint::of_der(&der)).collect())
+}
+
+fn evidence(check: &str, target: &str, result: CheckResult, detail: String) -> Evidence {
+    Evidence { check: check.to_owned(), target: target.to_owned(), result, detail }
+}

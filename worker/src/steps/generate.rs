@@ -1,0 +1,85 @@
+//! Make the certificate and keep its key sealed; or take over the one that is staged already.
+
+use db::{SealedKey, StepEnd};
+use domain::{Outcome, Thumbprint, Trouble, audit::NewAudit, plan::CertificateSource};
+use serde_json::json;
+use zeroize::Zeroizing;
+
+use super::{Context, Ended, Result, StepError};
+use crate::{
+    certificate::{self, AuthCertificate, KeySize},
+    discovery::on,
+    exchange, pfx,
+    sealing::KeyPair,
+};
+
+pub(super) async fn run(context: &Context<'_>) -> Result<Ended> {
+    match &context.plan()?.certificate {
+        CertificateSource::Generate { key_size, lifetime_days } => make(context, *key_size, *lifetime_days).await,
+        CertificateSource::Adopt { thumbprint, from } => take_over(context, thumbprint, from).await,
+    }
+}
+
+async fn make(context: &Context<'_>, key_size: u32, lifetime_days: u32) -> Result<Ended> {
+    let key_size = KeySize::try_from(key_size).map_err(|error| impossible(&error.to_string()))?;
+    let request = certificate::Request { key_size, lifetime_days, now: context.now() };
+    let made = tokio::task::spawn_blocking(move || AuthCertificate::generate(&request)).await;
+    let made = made.map_err(|error| impossible(&error.to_string()))?.map_err(|error| impossible(&error.to_string()))?;
+    let pair = KeyPair { certificate_der: made.certificate_der, private_key_pkcs8: made.private_key_pkcs8 };
+    // Looked at as any other certificate would be, from what was encoded.
+    let outcome = describe(&pair.certificate_der, false)?;
+    store(context, Some(&pair), outcome).await
+}
+
+async fn take_over(context: &Context<'_>, thumbprint: &Thumbprint, from: &str) -> Result<Ended> {
+    let endpoint = context.exchange_on(from)?;
+    let password = pfx::random_password().map_err(|error| impossible(&error.to_string()))?;
+    let exported = on(&endpoint, async |session| exchange::export(session, from, thumbprint, &password).await).await?;
+    let opened = pfx::decode(&Zeroizing::new(exported), &password).map_err(|error| not_exportable(from, &error.to_string()))?;
+    let pair = KeyPair { certificate_der: opened.certificate_der, private_key_pkcs8: opened.private_key_pkcs8 };
+    if pair.thumbprint() != *thumbprint {
+        return Err(not_exportable(from, "the server exported another certificate"));
+    }
+    let outcome = describe(&pair.certificate_der, true)?;
+    store(context, Some(&pair), outcome).await
+}
+
+fn describe(der: &[u8], adopted: bool) -> Result<Outcome> {
+    let seen = certificate::inspect(der).map_err(|error| impossible(&error.to_string()))?;
+    let certificate::Inspection { thumbprint, not_before, not_after, .. } = seen;
+    Ok(Outcome::Generated { thumbprint, not_before, not_after, adopted })
+}
+
+/// The key and the end of the step are one transaction: there is never a second key, and never an outcome without its key.
+async fn store(context: &Context<'_>, pair: Option<&KeyPair>, outcome: Outcome) -> Result<Ended> {
+    let (claimed, name, now) = (context.claimed, context.worker.name.as_str(), context.now());
+    let renewal = claimed.run.renewal.id;
+    let sealed: Option<SealedKey> = pair.map(|pair| context.worker.sealer.seal(renewal, pair));
+    let end = StepEnd::Done(outcome);
+    let written = context.worker.db.write(async |tx| {
+        if let Some(sealed) = &sealed {
+            tx.insert_sealed_key(renewal, sealed, now).await?;
+            let detail = json!({ "thumbprint": sealed.thumbprint, "how": "AES-256-GCM" });
+            tx.record(claimed, NewAudit::new(name, "key.sealed", detail), now).await?;
+        }
+        tx.finish_step(claimed, name, &end, now).await
+    });
+    written.await?;
+    Ok(Ended::Stored)
+}
+
+fn impossible(why: &str) -> StepError {
+    StepError::Attention(Trouble::new(
+        "certificate_not_made",
+        format!("The certificate could not be made: {why}"),
+        "Retry; if it stays, cancel and report it with the log",
+    ))
+}
+
+fn not_exportable(from: &str, why: &str) -> StepError {
+    StepError::Attention(Trouble::new(
+        "key_not_exportable",
+        format!("The staged certificate cannot be taken over from {from}: {why}"),
+        "Cancel; clear the staged certificate (Set-AuthConfig -NewCertificateThumbprint $null) and raise a new renewal, which makes one",
+    ))
+}

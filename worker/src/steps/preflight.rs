@@ -1,0 +1,92 @@
+//! Read everything, check what the account may do, and make the plan, or refuse and say what to do. Changes nothing.
+
+use db::Purpose;
+use domain::{Plan, Snapshot, Trouble, planning};
+
+use super::{Context, Ended, Result, StepError};
+use crate::{discovery, exchange};
+
+/// The cmdlets that a run may need. All are looked for before anything is made.
+const NEEDED: [&str; 9] = [
+    "Get-AuthConfig",
+    "Get-ExchangeCertificate",
+    "Get-ExchangeServer",
+    "Get-HybridConfiguration",
+    "Export-ExchangeCertificate",
+    "Import-ExchangeCertificate",
+    "Remove-ExchangeCertificate",
+    "Set-ADServerSettings",
+    "Set-AuthConfig",
+];
+
+/// Tries before a refusal, for what may pass by itself.
+const PATIENCE: i32 = 5;
+
+pub(super) async fn run(context: &Context<'_>) -> Result<Ended> {
+    match prepare(context).await {
+        Ok((snapshot, Ok(plan))) => store(context, &snapshot, &plan).await,
+        Ok((_, Err(trouble))) if may_pass(&trouble) && context.step().failures < PATIENCE => {
+            Err(StepError::Retry(trouble))
+        }
+        Ok((snapshot, Err(trouble))) => refuse(context, Some(&snapshot), &trouble).await,
+        Err(StepError::Retry(trouble)) if context.step().failures < PATIENCE => {
+            Err(StepError::Retry(Trouble { code: named(&trouble.code).to_owned(), ..trouble }))
+        }
+        Err(StepError::Retry(trouble) | StepError::Attention(trouble)) => refuse(context, None, &trouble).await,
+        Err(error) => Err(error),
+    }
+}
+
+async fn prepare(context: &Context<'_>) -> Result<(Snapshot, std::result::Result<Plan, Trouble>)> {
+    check_permissions(context).await?;
+    let snapshot = context.look().await?;
+    let request = &context.claimed.run.renewal.request;
+    let plan = planning::plan(&context.managed.organization, request, &snapshot, context.now());
+    Ok((snapshot, plan))
+}
+
+async fn check_permissions(context: &Context<'_>) -> Result<()> {
+    let asked = discovery::on_any(&context.managed.endpoints, async |session, _| {
+        exchange::not_permitted(session, &NEEDED).await
+    });
+    let missing = asked.await?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(StepError::Attention(Trouble::new(
+        "permission_missing",
+        format!("The account may not run {}", missing.join(", ")),
+        "Assign it the roles View-Only Configuration, Exchange Server Certificates and Organization Client Access; then raise the renewal again",
+    )))
+}
+
+fn may_pass(trouble: &Trouble) -> bool {
+    matches!(trouble.code.as_str(), "replication_pending" | "no_server_reachable")
+}
+
+/// An organization of which no server answers is not waited for without end.
+fn named(code: &str) -> &str {
+    if code == domain::progress::SERVER_UNREACHABLE { "no_server_reachable" } else { code }
+}
+
+async fn store(context: &Context<'_>, snapshot: &Snapshot, plan: &Plan) -> Result<Ended> {
+    let (claimed, name, now) = (context.claimed, context.worker.name.as_str(), context.now());
+    let written = context.worker.db.write(async |tx| {
+        tx.insert_snapshot(Some(claimed.run.renewal.id), Purpose::Before, snapshot).await?;
+        tx.finish_preflight(claimed, name, plan, now).await
+    });
+    written.await?;
+    Ok(Ended::Stored)
+}
+
+async fn refuse(context: &Context<'_>, snapshot: Option<&Snapshot>, trouble: &Trouble) -> Result<Ended> {
+    let (claimed, name, now) = (context.claimed, context.worker.name.as_str(), context.now());
+    let written = context.worker.db.write(async |tx| {
+        if let Some(snapshot) = snapshot {
+            tx.insert_snapshot(Some(claimed.run.renewal.id), Purpose::Before, snapshot).await?;
+        }
+        tx.refuse_preflight(claimed, name, trouble, now).await
+    });
+    written.await?;
+    Ok(Ended::Stored)
+}

@@ -1,0 +1,108 @@
+//! Make the new certificate the current one. While nobody has approved that, keep Exchange from doing it by itself.
+
+use chrono::TimeDelta;
+use db::{Purpose, StepEnd};
+use domain::{
+    Outcome, Place, Trouble,
+    progress::{GUARD, Permit},
+    snapshot::AuthConfig,
+    step::Publisher,
+};
+
+use super::{Context, Ended, Result, StepError, evidence, stage::REPLICATION};
+use crate::{connectors::Session, exchange};
+
+/// How far an effective date is pushed out.
+const POSTPONED_BY: TimeDelta = TimeDelta::hours(24);
+
+pub(super) async fn run(context: &Context<'_>) -> Result<Ended> {
+    let missing = match context.claimed.permit {
+        Permit::Run => incomplete(context).await?,
+        Permit::Guard | Permit::Park => None,
+    };
+    context.on_any(async |session| publish(context, session, missing).await).await
+}
+
+async fn publish(context: &Context<'_>, session: &mut Session, missing: Option<Trouble>) -> Result<Ended> {
+    let (place, seen) = context.place(session, context.pinned()?).await?;
+    if place >= Place::Published {
+        return settle(context, session).await;
+    }
+    match (context.claimed.permit, missing) {
+        (Permit::Run, None) => go(context, session).await,
+        (Permit::Run, Some(trouble)) => {
+            postpone_if_near(context, session, &seen, &trouble.message).await?;
+            Err(StepError::Retry(trouble))
+        }
+        (Permit::Guard | Permit::Park, _) => {
+            let so_far = postpone_if_near(context, session, &seen, "nobody has approved the publication yet").await?;
+            Ok(guard_again(context, &seen, so_far))
+        }
+    }
+}
+
+async fn go(context: &Context<'_>, session: &mut Session) -> Result<Ended> {
+    let command = exchange::publish(context.pinned()?);
+    context.change_auth_config(session, command, |place, _| place >= Place::Published).await?;
+    settle(context, session).await
+}
+
+/// It is current on the pinned domain controller; done when it is on all.
+async fn settle(context: &Context<'_>, session: &mut Session) -> Result<Ended> {
+    let (domain_controllers, complete) = context.replicated(session, |place, _| place >= Place::Published).await?;
+    let ours = context.intended("-PublishCertificate").await?;
+    let outcome = Outcome::Published {
+        published_at: context.facts().published_at.unwrap_or_else(|| context.now()),
+        by: if ours { Publisher::Rekey } else { Publisher::Exchange },
+        domain_controllers,
+    };
+    if complete { Ok(Ended::With(StepEnd::Done(outcome))) } else { Ok(context.again(REPLICATION, Some(outcome))) }
+}
+
+/// What is missing before it may be published: every planned server must hold the certificate with a usable key.
+async fn incomplete(context: &Context<'_>) -> Result<Option<Trouble>> {
+    let snapshot = context.look().await?;
+    evidence::keep(context, Purpose::Check, &snapshot).await?;
+    let missing = evidence::matrix(context, &snapshot)?;
+    let missing: Vec<String> = evidence::failures(&missing).map(|e| format!("{}: {}", e.target, e.detail)).collect();
+    if missing.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(Trouble::new(
+        "matrix_incomplete",
+        format!("Not every server is ready to use the new certificate: {}", missing.join("; ")),
+        "Repair the server; the publication is tried again by itself. Or cancel",
+    )))
+}
+
+/// Pushes the effective date out when Exchange would publish soon. Returns the new date's outcome.
+async fn postpone_if_near(
+    context: &Context<'_>,
+    session: &mut Session,
+    seen: &AuthConfig,
+    reason: &str,
+) -> Result<Option<Outcome>> {
+    let Some(date) = seen.next_effective_at else { return Ok(None) };
+    let now = context.now();
+    if now < date - GUARD {
+        return Ok(None);
+    }
+    let (thumbprint, later) = (context.thumbprint()?, now.max(date) + POSTPONED_BY);
+    let command = exchange::stage(&thumbprint, later, context.pinned()?);
+    let moved = |place: Place, seen: &AuthConfig| {
+        place >= Place::Published || seen.next_effective_at.is_some_and(|at| at > date)
+    };
+    let seen = context.change_auth_config(session, command, moved).await?;
+    let exchange_publishes_at = seen.next_effective_at.unwrap_or(now);
+    Ok(Some(Outcome::Postponed { exchange_publishes_at, reason: reason.to_owned() }))
+}
+
+/// Looks again two hours before the date, whatever that is by now.
+fn guard_again(context: &Context<'_>, seen: &AuthConfig, so_far: Option<Outcome>) -> Ended {
+    let date = match &so_far {
+        Some(Outcome::Postponed { exchange_publishes_at, .. }) => Some(*exchange_publishes_at),
+        _ => seen.next_effective_at,
+    };
+    let at = date.map_or_else(|| context.now() + GUARD, |date| date - GUARD).max(context.worker.later(REPLICATION));
+    Ended::With(StepEnd::Again { at, so_far })
+}

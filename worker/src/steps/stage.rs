@@ -1,0 +1,63 @@
+//! Announce the certificate with an effective date: every server accepts it from then on, none signs with it.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use db::StepEnd;
+use domain::{Outcome, Place, plan::CertificateSource, snapshot::AuthConfig};
+
+use super::{Context, Ended, Result};
+use crate::{connectors::Session, exchange};
+
+/// How often domain controllers are asked while a change is being replicated.
+pub(super) const REPLICATION: TimeDelta = TimeDelta::seconds(60);
+/// An effective date of now is this much ahead in real time, so that it is not in the past when it arrives (domain.md 6.4).
+const UNDER_WAY: TimeDelta = TimeDelta::seconds(2);
+/// A date that was set by somebody else may be this much nearer than the plan wants.
+const CLOSE_ENOUGH: TimeDelta = TimeDelta::hours(1);
+
+pub(super) async fn run(context: &Context<'_>) -> Result<Ended> {
+    context.on_any(async |session| stage(context, session).await).await
+}
+
+async fn stage(context: &Context<'_>, session: &mut Session) -> Result<Ended> {
+    let (place, seen) = context.place(session, context.pinned()?).await?;
+    let seen = if is_staged(context, place, &seen)? { seen } else { announce(context, session).await? };
+    let effective_at = seen.next_effective_at.unwrap_or_else(|| context.now());
+    let (domain_controllers, complete) = context.replicated(session, |place, _| place >= Place::Staged).await?;
+    if !complete {
+        return Ok(context.again(REPLICATION, None));
+    }
+    Ok(Ended::With(StepEnd::Done(Outcome::Staged { effective_at, domain_controllers })))
+}
+
+/// A certificate of this run may have been staged by an attempt whose answer was lost; one that was taken over may have too near a date.
+fn is_staged(context: &Context<'_>, place: Place, seen: &AuthConfig) -> Result<bool> {
+    let plan = context.plan()?;
+    let enough = match &plan.certificate {
+        CertificateSource::Generate { .. } => true,
+        CertificateSource::Adopt { .. } if plan.emergency => true,
+        CertificateSource::Adopt { .. } => {
+            let wanted = context.now() + lead(plan.staging_lead_hours) - CLOSE_ENOUGH;
+            seen.next_effective_at.is_some_and(|at| at >= wanted)
+        }
+    };
+    Ok(place > Place::Staged || (place == Place::Staged && enough))
+}
+
+async fn announce(context: &Context<'_>, session: &mut Session) -> Result<AuthConfig> {
+    let (thumbprint, dc) = (context.thumbprint()?, context.pinned()?);
+    let effective_at = effective_date(context)?;
+    let command = exchange::stage(&thumbprint, effective_at, dc);
+    context.change_auth_config(session, command, |place, _| place >= Place::Staged).await
+}
+
+/// The plan's lead from now; in an emergency now, by the clock of the server that is most ahead.
+fn effective_date(context: &Context<'_>) -> Result<DateTime<Utc>> {
+    let plan = context.plan()?;
+    let lead = lead(plan.staging_lead_hours);
+    let margin = if plan.emergency { context.worker.timeline.stretch(UNDER_WAY) } else { TimeDelta::zero() };
+    Ok(context.now() + lead + margin)
+}
+
+fn lead(hours: u32) -> TimeDelta {
+    TimeDelta::hours(i64::from(hours))
+}
