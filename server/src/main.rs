@@ -1,1 +1,179 @@
-fn main() {}
+//! The `rekey` binary: roles and tools as subcommands.
+
+mod config;
+mod demo;
+mod lab_command;
+mod secrets;
+mod service;
+mod telemetry;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::Context as _;
+use api::{Claims, Role as TokenRole};
+use chrono::{TimeDelta, Utc};
+use clap::{Args, Parser, Subcommand};
+
+use crate::{
+    config::Config,
+    service::{Role, Service},
+};
+
+/// Renews the Exchange Server Auth certificate as a controlled change: plan, approval, every server, publication, soak, evidence.
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true, max_term_width = 120)]
+struct Cli {
+    /// Configuration file; default: rekey.toml in the working directory if there is one.
+    #[arg(long, global = true, env = "REKEY_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve the API and carry out renewals in one process: the single-machine product, on SQLite by default.
+    Serve,
+    /// Serve the API only; workers share its PostgreSQL database.
+    Api,
+    /// Carry out renewals only, beside other workers on one PostgreSQL database.
+    Worker,
+    /// Bring the database's schema up to date.
+    Migrate,
+    /// Serve a simulated Exchange organization on the real wire protocols, to try rekey on.
+    Lab(lab_command::LabArgs),
+    /// Run a whole renewal on a built-in lab and show it.
+    Demo(demo::DemoArgs),
+    /// Print the OpenAPI document.
+    Openapi,
+    /// Mint a bearer token for the API.
+    Token(TokenArgs),
+    /// Check or explain the configuration.
+    #[command(after_long_help = config::KEYS, subcommand_required = true)]
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Read everything that the configuration names and say what is wrong.
+    Check,
+}
+
+#[derive(Args, Debug)]
+struct TokenArgs {
+    /// Who it is for: stands in every record of what they do.
+    #[arg(long, value_name = "NAME")]
+    subject: String,
+    /// What they may do; give it several times for several roles.
+    #[arg(long = "role", value_name = "ROLE", required = true, value_parser = parse_role)]
+    roles: Vec<TokenRole>,
+    /// Group that they belong to; may be given several times.
+    #[arg(long = "group", value_name = "GROUP")]
+    groups: Vec<String>,
+    /// How long it is valid.
+    #[arg(long, value_name = "HOURS", default_value_t = 12, value_parser = clap::value_parser!(i64).range(1..=8760))]
+    hours: i64,
+}
+
+fn parse_role(text: &str) -> Result<TokenRole, String> {
+    let known = || TokenRole::ALL.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    text.parse().map_err(|_| format!("use one of {}", known()))
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("rekey: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[tokio::main]
+async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    let load = || config::load(cli.config.as_deref());
+    match cli.command {
+        Command::Serve => serve(&load()?, Role::Serve).await?,
+        Command::Api => serve(&load()?, Role::Api).await?,
+        Command::Worker => serve(&load()?, Role::Worker).await?,
+        Command::Migrate => {
+            service::migrate(&load()?).await?;
+            println!("The database's schema is up to date.");
+        }
+        Command::Lab(args) => lab_command::run(args).await?,
+        Command::Demo(args) => return demo::run(args).await,
+        Command::Openapi => println!("{}", api::openapi().to_pretty_json()?),
+        Command::Token(args) => println!("{}", mint(&load()?, args)?),
+        Command::Config { command: ConfigCommand::Check } => check(&load()?)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn serve(config: &Config, role: Role) -> anyhow::Result<()> {
+    telemetry::start(&config.log, config.log_format)?;
+    // Asked for before anything runs, so that an early signal is not lost.
+    let mut signals = Signals::new()?;
+    let service = Service::start(config, role).await?;
+    greet(config, &service);
+    tokio::select! {
+        signal = signals.wait() => tracing::info!("Stopping on {signal}"),
+        () = service.ended() => {}
+    }
+    service.shut_down().await;
+    tracing::info!("Stopped");
+    Ok(())
+}
+
+fn greet(config: &Config, service: &Service) {
+    let Some(address) = service.address else { return };
+    println!("rekey listens on http://{address}  (Swagger UI: http://{address}/swagger-ui/)");
+    if config.organizations.is_empty() {
+        let file = config.file.as_ref().map_or_else(|| "rekey.toml".to_owned(), |file| file.display().to_string());
+        println!("There is no organization yet: add an [[organization]] to {file} and start again.");
+        println!("`rekey config --help` explains every key; `rekey lab` serves an organization to try it on.");
+    }
+}
+
+fn mint(config: &Config, args: TokenArgs) -> anyhow::Result<String> {
+    let claims = Claims::new(&args.subject, args.roles, args.groups, Utc::now(), TimeDelta::hours(args.hours));
+    service::tokens(config)?.mint(&claims).context("cannot mint the token")
+}
+
+fn check(config: &Config) -> anyhow::Result<()> {
+    secrets::check(config.token_key.as_ref(), "token_key")?;
+    secrets::check(config.seal_key.as_ref(), "seal_key")?;
+    let file = config.file.as_ref().map_or_else(|| "no file, all defaults".to_owned(), |f| f.display().to_string());
+    println!("{file}: good, {} organization(s)", config.organizations.len());
+    for configured in &config.organizations {
+        let organization = &configured.managed.organization;
+        let kind = if organization.lab { ", a lab" } else { "" };
+        println!("  {} ({}{kind}), policy {}", organization.id, organization.name, organization.policy.digest());
+    }
+    Ok(())
+}
+
+/// The signals that end a service.
+pub(crate) struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    pub(crate) fn new() -> anyhow::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    /// Resolves with the name of the first that comes.
+    pub(crate) async fn wait(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => "SIGTERM",
+        }
+    }
+}

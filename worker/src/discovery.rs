@@ -39,8 +39,7 @@ pub(crate) async fn look(worker: &Worker, managed: &Managed) -> exchange::Result
         Ok((host, servers, auth_config, hybrid))
     })
     .await?;
-    let named: BTreeSet<Thumbprint> =
-        auth_config.iter().flat_map(|a| a.thumbprints()).flatten().cloned().collect();
+    let named: BTreeSet<Thumbprint> = auth_config.iter().flat_map(|a| a.thumbprints()).flatten().cloned().collect();
     let looks = stream::iter(&servers).map(|server| look_at(worker, endpoints, server, &named));
     let servers = looks.buffered(AT_ONCE).collect().await;
     Ok(Snapshot {
@@ -73,7 +72,8 @@ pub(crate) async fn on_any<T>(
             }
         }
     }
-    let none = || CommandError::Unexpected { cmdlet: "Configuration".to_owned(), what: "an Exchange endpoint".to_owned() };
+    let none =
+        || CommandError::Unexpected { cmdlet: "Configuration".to_owned(), what: "an Exchange endpoint".to_owned() };
     Err(last.map_or_else(none, CommandError::Wire))
 }
 

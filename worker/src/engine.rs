@@ -143,7 +143,9 @@ fn tell(claimed: &ClaimedStep, end: &StepEnd) {
         StepEnd::Done(_) => info!(%renewal, step = %kind, target, "Finished {kind}{place}"),
         StepEnd::Skipped(_) => info!(%renewal, step = %kind, target, "Skipped {kind}{place}"),
         StepEnd::Attention(trouble) => warn!(%renewal, step = %kind, target, "{kind}{place} needs a person: {trouble}"),
-        StepEnd::Retry { trouble, .. } => warn!(%renewal, step = %kind, target, "{kind}{place} is tried again: {trouble}"),
+        StepEnd::Retry { trouble, .. } => {
+            warn!(%renewal, step = %kind, target, "{kind}{place} is tried again: {trouble}")
+        }
         StepEnd::Again { .. } | StepEnd::Parked => {}
     }
 }

@@ -58,9 +58,8 @@ pub(crate) async fn processes(session: &mut Session, service: &str, pools: &[&st
 }
 
 async fn instances(session: &mut Session, name: &str) -> Result<Vec<(DateTime<Utc>, String)>> {
-    let command = Command::new("Get-CimInstance")
-        .with("ClassName", "Win32_Process")
-        .with("Filter", format!("Name = '{name}'"));
+    let command =
+        Command::new("Get-CimInstance").with("ClassName", "Win32_Process").with("Filter", format!("Name = '{name}'"));
     let answer = run(session, command).await?;
     let read = |value: &Value| {
         let started = value.property("CreationDate").and_then(Value::as_date_time)?;

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 /// One value, primitive (MS-PSRP 2.2.5.1) or complex (2.2.5.2).
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Default, PartialEq)]
 pub enum Value {
     /// `<Nil/>`
     #[default]
@@ -120,6 +120,40 @@ impl Secret {
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret")
+    }
+}
+
+/// Bytes may be a PFX: only their number is shown.
+impl fmt::Debug for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Null => f.write_str("Null"),
+            Self::Bytes(bytes) => write!(f, "Bytes({})", bytes.len()),
+            Self::Bool(value) => f.debug_tuple("Bool").field(value).finish(),
+            Self::Char(value) => f.debug_tuple("Char").field(value).finish(),
+            Self::DateTime(value) => f.debug_tuple("DateTime").field(value).finish(),
+            Self::Decimal(value) => f.debug_tuple("Decimal").field(value).finish(),
+            Self::Double(value) => f.debug_tuple("Double").field(value).finish(),
+            Self::Duration(value) => f.debug_tuple("Duration").field(value).finish(),
+            Self::Guid(value) => f.debug_tuple("Guid").field(value).finish(),
+            Self::I8(value) => f.debug_tuple("I8").field(value).finish(),
+            Self::I16(value) => f.debug_tuple("I16").field(value).finish(),
+            Self::I32(value) => f.debug_tuple("I32").field(value).finish(),
+            Self::I64(value) => f.debug_tuple("I64").field(value).finish(),
+            Self::NaiveDateTime(value) => f.debug_tuple("NaiveDateTime").field(value).finish(),
+            Self::Object(value) => f.debug_tuple("Object").field(value).finish(),
+            Self::ScriptBlock(value) => f.debug_tuple("ScriptBlock").field(value).finish(),
+            Self::SecureString(value) => f.debug_tuple("SecureString").field(value).finish(),
+            Self::Single(value) => f.debug_tuple("Single").field(value).finish(),
+            Self::String(value) => f.debug_tuple("String").field(value).finish(),
+            Self::U8(value) => f.debug_tuple("U8").field(value).finish(),
+            Self::U16(value) => f.debug_tuple("U16").field(value).finish(),
+            Self::U32(value) => f.debug_tuple("U32").field(value).finish(),
+            Self::U64(value) => f.debug_tuple("U64").field(value).finish(),
+            Self::Uri(value) => f.debug_tuple("Uri").field(value).finish(),
+            Self::Version(value) => f.debug_tuple("Version").field(value).finish(),
+            Self::Xml(value) => f.debug_tuple("Xml").field(value).finish(),
+        }
     }
 }
 

@@ -127,7 +127,7 @@ impl Endpoint {
 }
 
 fn address(url: &Uri) -> String {
-    let port = url.port_u16().unwrap_or(if url.scheme_str() == Some("http") { 80 } else { 443 });
+    let port = url.port_u16().unwrap_or_else(|| if url.scheme_str() == Some("http") { 80 } else { 443 });
     format!("{}:{port}", url.host().unwrap_or_default())
 }
 

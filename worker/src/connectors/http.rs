@@ -92,18 +92,15 @@ impl Connection {
             .header(header::ACCEPT_ENCODING, "identity")
     }
 
-    async fn send(
-        &mut self,
-        request: hyper::http::request::Builder,
-        body: Vec<u8>,
-    ) -> Result<Response, WireError> {
+    async fn send(&mut self, request: hyper::http::request::Builder, body: Vec<u8>) -> Result<Response, WireError> {
         let lost = |why: String| WireError::UnknownOutcome { host: self.address.clone(), why };
         let request = request.header(header::AUTHORIZATION, &self.authorization).body(Full::new(Bytes::from(body)));
         let request = request.map_err(|error| lost(error.to_string()))?;
         let answering = async {
             let response = self.sender.send_request(request).await.map_err(|error| error.to_string())?;
             let status = response.status();
-            let body = Limited::new(response.into_body(), LARGEST).collect().await.map_err(|error| error.to_string())?;
+            let body =
+                Limited::new(response.into_body(), LARGEST).collect().await.map_err(|error| error.to_string())?;
             Ok::<_, String>(Response { status, body: body.to_bytes() })
         };
         match timeout(ANSWER, answering).await {

@@ -193,7 +193,8 @@ impl Answer {
             PipelineEnd::Completed => {}
             PipelineEnd::Failed(error) => self.errors.push(error),
             PipelineEnd::Stopped => {
-                self.errors.push(ErrorRecord { message: "the pipeline was stopped".to_owned(), ..ErrorRecord::default() });
+                self.errors
+                    .push(ErrorRecord { message: "the pipeline was stopped".to_owned(), ..ErrorRecord::default() });
             }
         }
     }

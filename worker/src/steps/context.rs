@@ -60,7 +60,8 @@ impl<'a> Context<'a> {
 
     /// The new certificate.
     pub(super) fn thumbprint(&self) -> Result<Thumbprint> {
-        let missing = || Trouble::new("certificate_missing", "No certificate was made yet", "Cancel and raise it again");
+        let missing =
+            || Trouble::new("certificate_missing", "No certificate was made yet", "Cancel and raise it again");
         self.facts().thumbprint.ok_or_else(|| StepError::Attention(missing()))
     }
 

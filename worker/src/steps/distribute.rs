@@ -19,7 +19,6 @@ use crate::{
     windows,
 };
 
-
 pub(super) async fn run(context: &Context<'_>) -> Result<Ended> {
     let thumbprint = context.thumbprint()?;
     let endpoint = context.exchange_on(context.target())?;
@@ -60,7 +59,8 @@ async fn bring(context: &Context<'_>, session: &mut Session, thumbprint: &Thumbp
 }
 
 fn planned<'a>(context: &'a Context<'_>) -> Result<&'a PlannedServer> {
-    let unknown = || Trouble::new("server_not_planned", "The plan does not name this server", "Cancel and raise it again");
+    let unknown =
+        || Trouble::new("server_not_planned", "The plan does not name this server", "Cancel and raise it again");
     context.plan()?.server(context.target()).ok_or_else(|| StepError::Attention(unknown()))
 }
 
@@ -148,7 +148,9 @@ fn not_made(why: &str) -> StepError {
 fn refused(server: &str, algorithm: PfxAlgorithm, error: CommandError) -> StepError {
     let CommandError::Failed { .. } = &error else { return error.into() };
     let hint = match algorithm {
-        PfxAlgorithm::Aes256Sha256 => "Windows before Server 2019 cannot read its AES encryption: check the server's version",
+        PfxAlgorithm::Aes256Sha256 => {
+            "Windows before Server 2019 cannot read its AES encryption: check the server's version"
+        }
         PfxAlgorithm::TripleDesSha1 => "Check the server's event log and the machine key folder's permissions",
     };
     StepError::Attention(Trouble::new(

@@ -35,7 +35,8 @@ async fn take_over(context: &Context<'_>, thumbprint: &Thumbprint, from: &str) -
     let endpoint = context.exchange_on(from)?;
     let password = pfx::random_password().map_err(|error| impossible(&error.to_string()))?;
     let exported = on(&endpoint, async |session| exchange::export(session, from, thumbprint, &password).await).await?;
-    let opened = pfx::decode(&Zeroizing::new(exported), &password).map_err(|error| not_exportable(from, &error.to_string()))?;
+    let opened =
+        pfx::decode(&Zeroizing::new(exported), &password).map_err(|error| not_exportable(from, &error.to_string()))?;
     let pair = KeyPair { certificate_der: opened.certificate_der, private_key_pkcs8: opened.private_key_pkcs8 };
     if pair.thumbprint() != *thumbprint {
         return Err(not_exportable(from, "the server exported another certificate"));

@@ -43,5 +43,5 @@ fn changed_at(context: &Context<'_>) -> Result<chrono::DateTime<chrono::Utc>> {
     let never = || Trouble::new("not_published", "Nothing was published yet", "Retry when it was");
     let restored = context.claimed.run.steps.iter().find(|s| s.kind == domain::StepKind::RestorePrevious);
     let restored = restored.and_then(|s| s.finished_at);
-    restored.or(context.facts().published_at).ok_or_else(|| StepError::Attention(never()))
+    restored.or_else(|| context.facts().published_at).ok_or_else(|| StepError::Attention(never()))
 }

@@ -1,0 +1,210 @@
+//! Starting and stopping the roles: API, worker, or both in one process.
+
+use std::{
+    fs::{File, TryLockError},
+    net::{SocketAddr, TcpListener},
+    path::Path,
+    sync::Arc,
+    time::Instant,
+};
+
+use anyhow::{Context as _, bail, ensure};
+use api::{State, Tokens};
+use chrono::Utc;
+use db::Db;
+use domain::Timeline;
+use secrecy::ExposeSecret as _;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::info;
+use worker::{Worker, sealing::Sealer};
+
+use crate::{
+    config::{Clock, Config, Database},
+    secrets,
+};
+
+/// Which parts of rekey a process is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Role {
+    Api,
+    /// API and worker, on a database of its own if it is SQLite.
+    Serve,
+    Worker,
+}
+
+/// A running service.
+pub(crate) struct Service {
+    /// Where the API listens, if it is one.
+    pub(crate) address: Option<SocketAddr>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    /// Held as long as the process uses its SQLite file.
+    _lock: Option<File>,
+}
+
+impl Service {
+    /// Opens everything and starts the role. When it returns, requests are answered.
+    pub(crate) async fn start(config: &Config, role: Role) -> anyhow::Result<Self> {
+        let begun = Instant::now();
+        std::fs::create_dir_all(&config.data_dir)
+            .with_context(|| format!("cannot make data_dir {}", config.data_dir.display()))?;
+        let timeline = timeline(config).await?;
+        let (db, lock) = open(config, role, timeline).await?;
+        let mut service =
+            Self { address: None, tasks: TaskTracker::new(), stop: CancellationToken::new(), _lock: lock };
+        if role != Role::Worker {
+            service.start_api(config, &db, timeline)?;
+        }
+        if role != Role::Api {
+            service.start_worker(config, db, timeline)?;
+        }
+        service.tasks.close();
+        info!(role = ?role, "Ready after {} ms", begun.elapsed().as_millis());
+        Ok(service)
+    }
+
+    fn start_api(&mut self, config: &Config, db: &Db, timeline: Timeline) -> anyhow::Result<()> {
+        let listener = TcpListener::bind(config.listen).with_context(|| {
+            format!("cannot listen on {}: set listen in the configuration or REKEY_LISTEN to another", config.listen)
+        })?;
+        listener.set_nonblocking(true)?;
+        self.address = Some(listener.local_addr()?);
+        let organizations = config.organizations.iter().map(|c| c.managed.organization.clone()).collect();
+        let state = State::new(db.clone(), organizations, tokens(config)?, timeline);
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move {
+            if let Err(error) = api::serve(listener, state, stop.clone()).await {
+                tracing::error!("The API has ended: {error}");
+                stop.cancel();
+            }
+        });
+        Ok(())
+    }
+
+    fn start_worker(&self, config: &Config, db: Db, timeline: Timeline) -> anyhow::Result<()> {
+        let seal_key = secrets::key(config.seal_key.as_ref(), &config.data_dir, "seal.key")?;
+        let organizations = config.organizations.iter().map(|c| c.managed.clone()).collect();
+        let worker = Worker::new(db, timeline, instance(), Sealer::new(&seal_key), organizations);
+        self.tasks.spawn(worker::engine::run(Arc::new(worker), config.concurrency, self.stop.clone()));
+        Ok(())
+    }
+
+    /// Resolves when the service ends by itself.
+    pub(crate) async fn ended(&self) {
+        self.stop.cancelled().await;
+    }
+
+    /// Ends open requests and steps under way, then returns.
+    pub(crate) async fn shut_down(self) {
+        self.stop.cancel();
+        self.tasks.wait().await;
+    }
+}
+
+/// What mints and checks this service's tokens.
+pub(crate) fn tokens(config: &Config) -> anyhow::Result<Tokens> {
+    std::fs::create_dir_all(&config.data_dir)
+        .with_context(|| format!("cannot make data_dir {}", config.data_dir.display()))?;
+    Ok(Tokens::new(&*secrets::key(config.token_key.as_ref(), &config.data_dir, "token.key")?))
+}
+
+/// `worker:` and a name that no other process has.
+fn instance() -> String {
+    let mut bytes = [0; 4];
+    // Only a name: without random numbers the process id tells processes of one machine apart.
+    if aws_lc_rs::rand::fill(&mut bytes).is_err() {
+        bytes = std::process::id().to_be_bytes();
+    }
+    format!("worker:{}", domain::ids::hex(&bytes))
+}
+
+async fn open(config: &Config, role: Role, timeline: Timeline) -> anyhow::Result<(Db, Option<File>)> {
+    match &config.database {
+        Database::Postgres(url) => {
+            let db = Db::open(url.expose_secret()).await.context("cannot open the PostgreSQL database")?;
+            if role == Role::Serve {
+                db.migrate().await?;
+            }
+            ensure!(db.is_migrated().await?, "the database's schema is not that of this version: run `rekey migrate`");
+            Ok((db, None))
+        }
+        Database::Sqlite => {
+            ensure!(
+                role == Role::Serve,
+                "SQLite serves one process: use `rekey serve`, or set database to a postgres:// URL"
+            );
+            let lock = lock(&config.data_dir)?;
+            let db = open_sqlite(&config.data_dir).await?;
+            // Nobody else can have a lease: those that are left are of a process that is no more.
+            let now = timeline.at(Utc::now());
+            let left = db.write(async |tx| tx.end_all_leases(now).await).await?;
+            if left > 0 {
+                info!("Taking up {left} steps that were under way when the service ended");
+            }
+            Ok((db, Some(lock)))
+        }
+    }
+}
+
+async fn open_sqlite(data_dir: &Path) -> anyhow::Result<Db> {
+    let path = data_dir.join("rekey.db");
+    let db = Db::open(&format!("sqlite:{}", path.display())).await;
+    let db = db.with_context(|| format!("cannot open {}", path.display()))?;
+    db.migrate().await?;
+    Ok(db)
+}
+
+fn lock(data_dir: &Path) -> anyhow::Result<File> {
+    let path = data_dir.join("rekey.lock");
+    let file = File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            bail!("another rekey uses {}: end it, or set data_dir to another folder", data_dir.display())
+        }
+        Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
+    }
+}
+
+/// Brings the schema of the configured database up to date.
+pub(crate) async fn migrate(config: &Config) -> anyhow::Result<()> {
+    match &config.database {
+        Database::Postgres(url) => {
+            Db::open(url.expose_secret()).await.context("cannot open the PostgreSQL database")?.migrate().await?;
+        }
+        Database::Sqlite => {
+            std::fs::create_dir_all(&config.data_dir)?;
+            let _lock = lock(&config.data_dir)?;
+            open_sqlite(&config.data_dir).await?;
+        }
+    }
+    Ok(())
+}
+
+/// The time that runs live in: real, or that of the labs if there is nothing else.
+async fn timeline(config: &Config) -> anyhow::Result<Timeline> {
+    if config.clock == Clock::Real {
+        return Ok(Timeline::real());
+    }
+    ensure!(!config.organizations.is_empty(), "clock is \"lab\", but there is no organization: use \"real\"");
+    let mut found: Option<Timeline> = None;
+    for configured in &config.organizations {
+        let id = &configured.managed.organization.id;
+        let Some(url) = &configured.lab else {
+            bail!("clock is \"lab\", but organization {id} is not a lab: a scaled clock is refused, use \"real\"");
+        };
+        let told =
+            ask_clock(url).await.with_context(|| format!("organization {id}: its lab does not tell the time"))?;
+        ensure!(found.is_none_or(|other| other == told), "the labs' clocks differ: they must be one lab's");
+        found = Some(told);
+    }
+    found.context("no lab told the time")
+}
+
+async fn ask_clock(lab: &str) -> anyhow::Result<Timeline> {
+    let url = format!("{}/clock", lab.trim_end_matches('/'));
+    let client = reqwest::Client::builder().no_proxy().build()?;
+    let timeline: Timeline = client.get(&url).send().await?.error_for_status()?.json().await?;
+    ensure!(timeline.scale >= 1.0 && timeline.scale <= 1_000_000.0, "its scale is {}", timeline.scale);
+    Ok(timeline)
+}
