@@ -29,10 +29,9 @@ pub(super) async fn run(context: &Context<'_>) -> Result<Ended> {
             Err(StepError::Retry(trouble))
         }
         Ok((snapshot, Err(trouble))) => refuse(context, Some(&snapshot), &trouble).await,
-        Err(StepError::Retry(trouble)) if context.step().failures < PATIENCE => {
-            Err(StepError::Retry(Trouble { code: named(&trouble.code).to_owned(), ..trouble }))
-        }
-        Err(StepError::Retry(trouble) | StepError::Attention(trouble)) => refuse(context, None, &trouble).await,
+        Err(StepError::Retry(trouble)) if context.step().failures < PATIENCE => Err(StepError::Retry(named(trouble))),
+        Err(StepError::Retry(trouble)) => refuse(context, None, &named(trouble)).await,
+        Err(StepError::Attention(trouble)) => refuse(context, None, &trouble).await,
         Err(error) => Err(error),
     }
 }
@@ -64,9 +63,13 @@ fn may_pass(trouble: &Trouble) -> bool {
     matches!(trouble.code.as_str(), "replication_pending" | "no_server_reachable")
 }
 
-/// An organization of which no server answers is not waited for without end.
-fn named(code: &str) -> &str {
-    if code == domain::progress::SERVER_UNREACHABLE { "no_server_reachable" } else { code }
+/// An organization of which no server answers is not waited for without end, as a single server is.
+fn named(trouble: Trouble) -> Trouble {
+    if trouble.code != domain::progress::SERVER_UNREACHABLE {
+        return trouble;
+    }
+    let action = "Start a server or repair the way to it; then raise the renewal again";
+    Trouble::new("no_server_reachable", trouble.message, action)
 }
 
 async fn store(context: &Context<'_>, snapshot: &Snapshot, plan: &Plan) -> Result<Ended> {

@@ -1,0 +1,258 @@
+//! A lab, a worker on it, and the people who ask and approve.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use chrono::Utc;
+use db::{Db, LoadedRun};
+use domain::{
+    Decision, Gate, Organization, OrganizationId, Policy, Reason, Renewal, RenewalId, Request, State, Step, StepKind,
+    StepStatus, Timeline, audit::AuditEntry, gate::Verb, progress::Facts,
+};
+use lab::{Lab, Options, journal::EffectKind};
+use secrecy::SecretString;
+use serde_json::Value as Json;
+use tokio::{task::JoinHandle, time::timeout};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+use worker::{
+    Managed, Worker,
+    connectors::{Credentials, Endpoints, trust_ca},
+    engine,
+    sealing::Sealer,
+};
+
+/// Four hours in a second: a whole run takes about twenty.
+pub(crate) const SCALE: f64 = 14_400.0;
+/// The longest that a test waits for anything; only a failure takes that long.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+pub(crate) struct World {
+    pub(crate) lab: Lab,
+    pub(crate) db: Db,
+    pub(crate) timeline: Timeline,
+    stop: CancellationToken,
+    running: Option<JoinHandle<()>>,
+    _folder: tempfile::TempDir,
+}
+
+/// How a world differs from the default one.
+#[derive(Default)]
+pub(crate) struct Setting {
+    pub(crate) lab: Options,
+    pub(crate) password: Option<&'static str>,
+    pub(crate) foreign_ca: bool,
+    pub(crate) policy: Policy,
+}
+
+impl World {
+    /// The default lab with a worker on it.
+    pub(crate) async fn new() -> Self {
+        Self::with(Setting::default()).await
+    }
+
+    pub(crate) async fn with(setting: Setting) -> Self {
+        let lab = Lab::start(Options { scale: SCALE, ..setting.lab }).await.unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let db = Db::open(&format!("sqlite:{}", folder.path().join("rekey.db").display())).await.unwrap();
+        db.migrate().await.unwrap();
+        let now = Utc::now();
+        let timeline = Timeline { real_origin: now, virtual_origin: lab.now(), scale: SCALE };
+        let password = setting.password.map_or_else(|| lab.password().expose().to_owned(), str::to_owned);
+        let ca = if setting.foreign_ca { foreign_ca() } else { lab.ca_pem().to_owned() };
+        let managed = Managed {
+            organization: Organization {
+                id: contoso(),
+                name: "Contoso".to_owned(),
+                lab: true,
+                windows: true,
+                policy: setting.policy,
+            },
+            endpoints: endpoints(&lab, &password, &ca),
+        };
+        let worker = Worker::new(db.clone(), timeline, "worker:test".to_owned(), Sealer::new(&[7; 32]), vec![managed]);
+        let stop = CancellationToken::new();
+        let running = tokio::spawn(engine::run(Arc::new(worker), 4, stop.clone()));
+        Self { lab, db, timeline, stop, running: Some(running), _folder: folder }
+    }
+
+    pub(crate) fn now(&self) -> chrono::DateTime<Utc> {
+        self.timeline.at(Utc::now())
+    }
+
+    pub(crate) fn fault(&self, fault: Json) {
+        self.lab.apply(serde_json::from_value(fault).unwrap()).unwrap();
+    }
+
+    /// Alice asks for a renewal.
+    pub(crate) async fn ask(&self, change: impl FnOnce(&mut Request)) -> RenewalId {
+        let now = self.now();
+        let mut request = Request {
+            organization: contoso(),
+            reason: Reason::Expiring,
+            ticket: None,
+            not_before: None,
+            allow_absent: Vec::new(),
+            note: None,
+        };
+        change(&mut request);
+        let renewal = Renewal {
+            id: RenewalId(Uuid::now_v7()),
+            organization_id: contoso(),
+            requested_by: "alice".to_owned(),
+            request,
+            state: State::Requested,
+            plan_digest: None,
+            version: 1,
+            created_at: now,
+            updated_at: now,
+        };
+        self.db.write(async |tx| tx.create_renewal(&renewal, now).await).await.unwrap();
+        renewal.id
+    }
+
+    /// Bob approves a gate as soon as it is open.
+    pub(crate) async fn approve(&self, id: RenewalId, gate: Gate) {
+        let run = self.until(id, |run| run.renewal.state.open_gate() == Some(gate)).await;
+        let decision = Decision {
+            id: Uuid::now_v7(),
+            renewal_id: id,
+            gate,
+            plan_digest: run.renewal.plan_digest.unwrap(),
+            verb: Verb::Approve,
+            decided_by: "bob".to_owned(),
+            reason: "read".to_owned(),
+            decided_at: self.now(),
+        };
+        self.db.write(async |tx| tx.decide(&decision, None, self.now()).await).await.unwrap();
+    }
+
+    /// Approves whatever is asked until the renewal is over.
+    pub(crate) async fn approve_all(&self, id: RenewalId) -> LoadedRun {
+        loop {
+            let run =
+                self.until(id, |run| run.renewal.state.open_gate().is_some() || !run.renewal.state.is_live()).await;
+            match run.renewal.state.open_gate() {
+                Some(gate) => self.approve(id, gate).await,
+                None => return run,
+            }
+        }
+    }
+
+    /// Waits until the run is as `fits` says. Woken by every write.
+    pub(crate) async fn until(&self, id: RenewalId, fits: impl Fn(&LoadedRun) -> bool) -> LoadedRun {
+        let waiting = async {
+            loop {
+                let woken = self.db.woken();
+                let run = self.run(id).await;
+                if fits(&run) {
+                    return run;
+                }
+                woken.await;
+            }
+        };
+        match timeout(PATIENCE, waiting).await {
+            Ok(run) => run,
+            Err(_) => panic!("still {:?}\n{:#?}", self.run(id).await.renewal.state, self.troubles(id).await),
+        }
+    }
+
+    pub(crate) async fn run(&self, id: RenewalId) -> LoadedRun {
+        self.db.read(async |tx| tx.load_run(id).await).await.unwrap()
+    }
+
+    /// Waits until a step of this kind needs a person, and returns its trouble's code.
+    pub(crate) async fn attention(&self, id: RenewalId, kind: StepKind) -> domain::Trouble {
+        let run = self.until(id, |run| find(run, kind, StepStatus::Attention).is_some()).await;
+        find(&run, kind, StepStatus::Attention).unwrap().trouble.clone().unwrap()
+    }
+
+    async fn troubles(&self, id: RenewalId) -> Vec<(String, String, Option<domain::Trouble>)> {
+        let run = self.run(id).await;
+        run.steps.into_iter().map(|s| (format!("{} {:?}", s.kind, s.status), s.target, s.trouble)).collect()
+    }
+
+    pub(crate) async fn audit(&self, id: RenewalId) -> Vec<AuditEntry> {
+        self.db.read(async |tx| tx.audit_of(id, 0, 10_000).await).await.unwrap()
+    }
+
+    /// How many effects of a kind the lab has seen, and how many of them changed anything.
+    pub(crate) fn effects(&self, kind: EffectKind) -> (u64, u64) {
+        let counts: BTreeMap<_, _> = self.lab.report().counts;
+        counts.get(&kind).map_or((0, 0), |count| (count.total as u64, count.changed as u64))
+    }
+
+    /// Checks what must hold in every run: nobody was refused, and every cmdlet with an effect was on record before.
+    pub(crate) async fn check(&self, id: RenewalId) {
+        let trust = self.lab.report().trust;
+        assert_eq!(trust.refused, 0, "{:#?}", trust.refusals);
+        assert!(trust.checked > 0);
+        let audit = self.audit(id).await;
+        assert!((1..).zip(&audit).all(|(n, entry)| entry.sequence == n), "the record has gaps");
+        let intents = audit.iter().filter(|e| e.action == "cmdlet.intended").count();
+        let changing = |cmdlet: &str| {
+            ["Set-AuthConfig", "Import-", "Remove-", "Restart-", "Enable-", "New-"]
+                .iter()
+                .any(|p| cmdlet.starts_with(p))
+        };
+        let asked = self.lab.report().cmdlets.into_iter().filter(|asked| changing(&asked.cmdlet)).count();
+        assert!(asked <= intents, "{asked} changing cmdlets, {intents} intents");
+    }
+
+    /// Checks that the new certificate is everywhere, current everywhere, and the only one.
+    pub(crate) async fn check_renewed(&self, id: RenewalId) {
+        self.check(id).await;
+        let new = Facts::of(&self.run(id).await.steps).thumbprint.unwrap();
+        let state = serde_json::to_value(self.lab.state()).unwrap();
+        for controller in state["controllers"].as_array().unwrap() {
+            assert_eq!(controller["auth_config"]["current"], new.as_str());
+            assert!(no_thumbprint(&controller["auth_config"]["next"]), "{controller}");
+        }
+        for server in state["servers"].as_array().unwrap() {
+            let held: Vec<&str> =
+                server["certificates"].as_array().unwrap().iter().map(|c| c["thumbprint"].as_str().unwrap()).collect();
+            assert!(held.contains(&new.as_str()), "{server}");
+        }
+    }
+
+    pub(crate) async fn close(mut self) {
+        self.stop.cancel();
+        self.running.take().unwrap().await.unwrap();
+        self.lab.shutdown().await;
+    }
+}
+
+pub(crate) fn no_thumbprint(value: &Json) -> bool {
+    value.is_null() || value == ""
+}
+
+pub(crate) fn find(run: &LoadedRun, kind: StepKind, status: StepStatus) -> Option<&Step> {
+    run.steps.iter().find(|s| s.kind == kind && s.status == status)
+}
+
+pub(crate) fn contoso() -> OrganizationId {
+    OrganizationId::parse("contoso").unwrap()
+}
+
+fn endpoints(lab: &Lab, password: &str, ca: &str) -> Endpoints {
+    let credentials =
+        Credentials { username: lab.username().to_owned(), password: SecretString::from(password.to_owned()) };
+    let url = |fqdn: &str| Endpoints::parse_url(&format!("https://{fqdn}/PowerShell/")).unwrap();
+    let mut connect_to = BTreeMap::new();
+    for server in lab.servers() {
+        connect_to.insert(format!("{}:443", server.fqdn), server.https.to_string());
+        connect_to.insert(format!("{}:5986", server.fqdn), server.windows.to_string());
+    }
+    Endpoints {
+        exchange: lab.servers().iter().map(|server| url(&server.fqdn)).collect(),
+        credentials: credentials.clone(),
+        windows: Some(("https://{fqdn}:5986/wsman".to_owned(), credentials)),
+        connect_to,
+        tls: trust_ca(ca.as_bytes()).unwrap(),
+    }
+}
+
+/// A CA that has signed none of the lab's certificates.
+fn foreign_ca() -> String {
+    let key = rcgen::KeyPair::generate().unwrap();
+    rcgen::CertificateParams::new(Vec::new()).unwrap().self_signed(&key).unwrap().pem()
+}
