@@ -1,0 +1,60 @@
+//! Secrets stay where they belong: after a whole run none of them stands in a log, in the database, or in an answer.
+
+use lab::{Lab, Options};
+use serde_json::json;
+
+use crate::support::{Rekey, people};
+
+/// `AlgorithmIdentifier rsaEncryption, OCTET STRING`: stands in every PKCS#8 RSA private key, and in no public one (RFC 5958 2, RFC 8017 A.1).
+const PRIVATE_KEY: [u8; 16] =
+    [0x30, 0x0d, 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01, 0x05, 0x00, 0x04];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_secret_leaves_its_place_in_a_whole_run() {
+    let lab = Lab::start(Options { scale: 14_400.0, ..Options::default() }).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let files = lab.write_files(folder.path()).unwrap();
+    let mut rekey = Rekey::serve(&files.config).await;
+    let [alice, bob] = people(&files.config, [("alice", "requester"), ("bob", "approver")]).await;
+    let raised = alice.post(&rekey, "/v1/renewals", &json!({ "organization": "contoso" })).await;
+    let id = raised["id"].as_str().unwrap().to_owned();
+    bob.approve_all(&rekey, &id).await;
+    let mut answers = Vec::new();
+    for part in ["", "/plan", "/steps", "/decisions", "/audit?limit=500", "/evidence"] {
+        answers.push(bob.get(&rekey, &format!("/v1/renewals/{id}{part}")).await.to_string());
+    }
+    for part in ["", "/servers", "/certificates", "/auth-config", "/policy"] {
+        answers.push(bob.get(&rekey, &format!("/v1/organizations/contoso{part}")).await.to_string());
+    }
+    let log = rekey.stop().await;
+    assert!(log.contains("Finished distribute"), "the log tells of the run: {log}");
+    let database: Vec<u8> = ["rekey.db", "rekey.db-wal"]
+        .iter()
+        .filter_map(|name| std::fs::read(folder.path().join("rekey-data").join(name)).ok())
+        .flatten()
+        .collect();
+    assert!(database.len() > 10_000);
+    let secrets = secrets(&lab, folder.path(), &[alice.token(), bob.token()]);
+    let places =
+        [("the log", log.into_bytes()), ("an answer", answers.concat().into_bytes()), ("the database", database)];
+    for (place, bytes) in places {
+        for (name, secret) in &secrets {
+            assert!(!bytes.windows(secret.len()).any(|window| window == secret), "{name} stands in {place}");
+        }
+    }
+}
+
+/// Everything that must not be found, as bytes and as hexadecimal digits.
+fn secrets(lab: &Lab, folder: &std::path::Path, tokens: &[&str]) -> Vec<(String, Vec<u8>)> {
+    let key = |name: &str| std::fs::read(folder.join("rekey-data").join(name)).unwrap();
+    let mut found = vec![
+        ("the password".to_owned(), lab.password().expose().as_bytes().to_vec()),
+        ("the token key".to_owned(), key("token.key")),
+        ("the seal key".to_owned(), key("seal.key")),
+        ("a private key".to_owned(), PRIVATE_KEY.to_vec()),
+        ("a private key in PEM".to_owned(), b"PRIVATE KEY".to_vec()),
+        ("a private key in hexadecimal".to_owned(), domain::ids::hex(&PRIVATE_KEY).into_bytes()),
+    ];
+    found.extend(tokens.iter().map(|token| ("a token".to_owned(), token.as_bytes().to_vec())));
+    found
+}

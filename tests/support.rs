@@ -1,0 +1,215 @@
+//! The rekey binary as users start it, and people who call it.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use reqwest::{Method, StatusCode, header};
+use serde_json::{Value as Json, json};
+use sqlx::{Connection as _, Executor as _, PgConnection};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncRead, BufReader},
+    process::{Child, Command},
+    task::JoinHandle,
+    time::timeout,
+};
+
+/// The longest that a test waits for anything; only a failure takes that long.
+const PATIENCE: Duration = Duration::from_secs(150);
+
+/// A running rekey. Ended by its id when dropped.
+pub(crate) struct Rekey {
+    child: Child,
+    base: String,
+    output: Arc<Mutex<String>>,
+    readers: Vec<JoinHandle<()>>,
+}
+
+impl Rekey {
+    /// A command of the binary with this configuration, on a free port.
+    pub(crate) fn command(config: &Path, role: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rekey"));
+        command.args([role, "--config"]).arg(config);
+        command.env("REKEY_LISTEN", "127.0.0.1:0").env("REKEY_LOG", "debug").kill_on_drop(true);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    /// `rekey serve`, once it listens.
+    pub(crate) async fn serve(config: &Path) -> Self {
+        Self::start(&mut Self::command(config, "serve")).await
+    }
+
+    /// A command that serves the API, once it listens.
+    pub(crate) async fn start(command: &mut Command) -> Self {
+        Self::until(command, "rekey listens on ").await
+    }
+
+    /// A command that serves no API, once it is ready.
+    pub(crate) async fn start_worker(command: &mut Command) -> Self {
+        Self::until(command, "Ready after").await
+    }
+
+    async fn until(command: &mut Command, sign: &'static str) -> Self {
+        let mut child = command.spawn().unwrap();
+        let output = Arc::new(Mutex::new(String::new()));
+        let (found, mut lines) = tokio::sync::mpsc::unbounded_channel();
+        let readers = vec![
+            read(child.stdout.take().unwrap(), output.clone(), found.clone()),
+            read(child.stderr.take().unwrap(), output.clone(), found),
+        ];
+        let waiting = async {
+            while let Some(line) = lines.recv().await {
+                if let Some((_, rest)) = line.split_once(sign) {
+                    return rest.split_whitespace().next().unwrap_or_default().to_owned();
+                }
+            }
+            panic!("ended early: {}", output.lock().unwrap());
+        };
+        let base = timeout(PATIENCE, waiting).await.expect("it is ready in time");
+        Self { child, base, output, readers }
+    }
+
+    /// `kill -9`.
+    pub(crate) fn kill(&mut self) {
+        self.child.start_kill().unwrap();
+    }
+
+    /// Asks it to stop, and returns everything that it printed.
+    pub(crate) async fn stop(&mut self) -> String {
+        let id = self.child.id().expect("it runs").to_string();
+        assert!(Command::new("kill").arg(id).status().await.unwrap().success());
+        let status = timeout(PATIENCE, self.child.wait()).await.expect("it stops in time").unwrap();
+        assert!(status.success(), "{status}");
+        for reader in self.readers.drain(..) {
+            reader.await.unwrap();
+        }
+        self.output.lock().unwrap().clone()
+    }
+}
+
+fn read(
+    from: impl AsyncRead + Send + Unpin + 'static,
+    output: Arc<Mutex<String>>,
+    found: tokio::sync::mpsc::UnboundedSender<String>,
+) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        let mut lines = BufReader::new(from).lines();
+        while let Ok(Some(line)) = lines.next_line().await {
+            output.lock().unwrap().push_str(&format!("{line}\n"));
+            // Nobody listens any more once it is ready.
+            drop(found.send(line));
+        }
+    })
+}
+
+/// Somebody with a token.
+pub(crate) struct Person {
+    http: reqwest::Client,
+    token: String,
+}
+
+/// People with tokens that `rekey token` has minted.
+pub(crate) async fn people<const N: usize>(config: &Path, who: [(&str, &str); N]) -> [Person; N] {
+    let mut people = Vec::new();
+    for (name, role) in who {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rekey"));
+        command.args(["token", "--subject", name, "--role", role, "--config"]).arg(config);
+        let output = command.output().await.unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let token = String::from_utf8(output.stdout).unwrap().trim().to_owned();
+        people.push(Person { http: reqwest::Client::builder().no_proxy().build().unwrap(), token });
+    }
+    people.try_into().ok().expect("one for each name")
+}
+
+impl Person {
+    pub(crate) fn token(&self) -> &str {
+        &self.token
+    }
+
+    pub(crate) async fn get(&self, rekey: &Rekey, path: &str) -> Json {
+        let (status, body) = self.call(rekey, Method::GET, path, None).await;
+        assert!(status.is_success(), "GET {path}: {body:#}");
+        body
+    }
+
+    pub(crate) async fn post(&self, rekey: &Rekey, path: &str, body: &Json) -> Json {
+        let (status, body) = self.call(rekey, Method::POST, path, Some(body)).await;
+        assert!(status.is_success(), "POST {path}: {body:#}");
+        body
+    }
+
+    pub(crate) async fn call(
+        &self,
+        rekey: &Rekey,
+        method: Method,
+        path: &str,
+        body: Option<&Json>,
+    ) -> (StatusCode, Json) {
+        let request = self.http.request(method, format!("{}{path}", rekey.base)).bearer_auth(&self.token);
+        let request = request.header(header::ACCEPT, "application/json");
+        let request = match body {
+            Some(body) => request.json(body),
+            None => request,
+        };
+        let response = request.send().await.unwrap();
+        (response.status(), response.json().await.unwrap())
+    }
+
+    /// Approves a gate of the plan that the renewal is at.
+    pub(crate) async fn approve(&self, rekey: &Rekey, id: &str, state: &Json) {
+        let decision = json!({
+            "gate": state["gate"], "verb": "approve", "plan_digest": state["digest"], "reason": "read"
+        });
+        self.post(rekey, &format!("/v1/renewals/{id}/decisions"), &decision).await;
+    }
+
+    /// Approves whatever is asked until the renewal has succeeded.
+    pub(crate) async fn approve_all(&self, rekey: &Rekey, id: &str) {
+        let approving = async {
+            let mut after = 0;
+            loop {
+                let path = format!("/v1/renewals/{id}/events?after={after}&wait_seconds=20");
+                for entry in self.get(rekey, &path).await["items"].as_array().unwrap() {
+                    after = entry["sequence"].as_i64().unwrap();
+                    match entry["action"].as_str().unwrap() {
+                        "renewal.awaiting_approval" => self.approve(rekey, id, &entry["detail"]["state"]).await,
+                        "renewal.succeeded" => return,
+                        "step.needs_attention" | "renewal.failed" => panic!("{entry:#}"),
+                        _ => {}
+                    }
+                }
+            }
+        };
+        timeout(PATIENCE, approving).await.expect("the renewal ends in time");
+    }
+}
+
+/// A PostgreSQL database of a test's own.
+pub(crate) struct Database {
+    url: String,
+}
+
+impl Database {
+    pub(crate) async fn create() -> Self {
+        let server = std::env::var("TEST_POSTGRES_URL").expect("run ./test, which starts a PostgreSQL and says where");
+        let name = format!("rekey_{}", uuid::Uuid::new_v4().simple());
+        let mut connection = PgConnection::connect(&server).await.unwrap();
+        connection.execute(sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"))).await.unwrap();
+        let (base, _) = server.rsplit_once('/').expect("the URL names a database");
+        Self { url: format!("{base}/{name}") }
+    }
+
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+}
+
+/// The root of the project.
+pub(crate) fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
