@@ -91,8 +91,8 @@ async fn check(rekey: &Rekey, lab: &Lab, id: &str, reader: &Person) {
     let imported: BTreeSet<_> =
         report.effects.iter().filter(|e| e.kind == EffectKind::Import).map(|e| &e.thumbprint).collect();
     assert_eq!(imported.len(), 1, "one certificate was made");
-    let audit = reader.get(rekey, &format!("/v1/renewals/{id}/audit?limit=500")).await;
-    let entries = audit["items"].as_array().unwrap();
+    let evidence = reader.get(rekey, &format!("/v1/renewals/{id}/evidence")).await;
+    let entries = evidence["audit"].as_array().unwrap();
     assert!((1..).zip(entries).all(|(n, entry)| entry["sequence"] == n), "the record has gaps");
     let sealed = entries.iter().filter(|entry| entry["action"] == "key.sealed").count();
     assert_eq!(sealed, 1);

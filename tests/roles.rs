@@ -18,7 +18,8 @@ async fn api_and_workers_share_a_renewal_on_postgresql() {
     };
     let refused = on_postgres("api").output().await.unwrap();
     assert!(String::from_utf8_lossy(&refused.stderr).contains("rekey migrate"), "{refused:?}");
-    assert!(on_postgres("migrate").status().await.unwrap().success());
+    let migrated = on_postgres("migrate").output().await.unwrap();
+    assert!(migrated.status.success(), "{migrated:?}");
     let rekey = Rekey::start(&mut on_postgres("api")).await;
     let _first = Rekey::start_worker(&mut on_postgres("worker")).await;
     let _second = Rekey::start_worker(&mut on_postgres("worker")).await;

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use db::{Claimed, ClaimedStep, StepEnd};
-use domain::{Timeline, Trouble};
+use domain::{Step, Timeline, Trouble};
 use tokio::{
     runtime::Handle,
     task::{JoinSet, LocalSet},
@@ -111,7 +111,11 @@ async fn run_step(worker: &Worker, claimed: &ClaimedStep) -> Result<(), db::Erro
         lost = keep_lease(worker, claimed) => Err(StepError::Database(lost)),
     };
     let stored = match ended {
-        Ok(Ended::Stored) => Ok(()),
+        Ok(Ended::Stored) => {
+            let step = &claimed.step;
+            info!(renewal = %step.renewal_id, step = %step.kind, target = step.target, "Finished {}", place(step));
+            Ok(())
+        }
         Ok(Ended::With(end)) => store(worker, claimed, &end).await,
         Err(StepError::Database(error)) => Err(error),
         Err(StepError::GateClosed(trouble)) => store(worker, claimed, &closed_gate(trouble)).await,
@@ -138,16 +142,21 @@ async fn store(worker: &Worker, claimed: &ClaimedStep, end: &StepEnd) -> Result<
 
 fn tell(claimed: &ClaimedStep, end: &StepEnd) {
     let (kind, target, renewal) = (claimed.step.kind, claimed.step.target.as_str(), claimed.step.renewal_id);
-    let place = if target.is_empty() { String::new() } else { format!(" on {target}") };
+    let place = place(&claimed.step);
     match end {
-        StepEnd::Done(_) => info!(%renewal, step = %kind, target, "Finished {kind}{place}"),
-        StepEnd::Skipped(_) => info!(%renewal, step = %kind, target, "Skipped {kind}{place}"),
-        StepEnd::Attention(trouble) => warn!(%renewal, step = %kind, target, "{kind}{place} needs a person: {trouble}"),
+        StepEnd::Done(_) => info!(%renewal, step = %kind, target, "Finished {place}"),
+        StepEnd::Skipped(_) => info!(%renewal, step = %kind, target, "Skipped {place}"),
+        StepEnd::Attention(trouble) => warn!(%renewal, step = %kind, target, "{place} needs a person: {trouble}"),
         StepEnd::Retry { trouble, .. } => {
-            warn!(%renewal, step = %kind, target, "{kind}{place} is tried again: {trouble}")
+            warn!(%renewal, step = %kind, target, "{place} is tried again: {trouble}")
         }
         StepEnd::Again { .. } | StepEnd::Parked => {}
     }
+}
+
+/// What a step does and where, for people.
+fn place(step: &Step) -> String {
+    if step.target.is_empty() { step.kind.to_string() } else { format!("{} on {}", step.kind, step.target) }
 }
 
 /// Keeps the lease until it is lost; resolves only then.
