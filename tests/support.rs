@@ -1,7 +1,7 @@
 //! The rekey binary as users start it, and people who call it.
 
 use std::{
-    path::{Path, PathBuf},
+    path::Path,
     process::Stdio,
     sync::{Arc, Mutex},
     time::Duration,
@@ -207,9 +207,4 @@ impl Database {
     pub(crate) fn url(&self) -> &str {
         &self.url
     }
-}
-
-/// The root of the project.
-pub(crate) fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }

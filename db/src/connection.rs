@@ -2,6 +2,7 @@
 
 use std::{str::FromStr, sync::Arc, time::Duration};
 
+use chrono::{DateTime, Utc};
 use sqlx::{
     PgPool, SqlitePool,
     postgres::{PgConnectOptions, PgPoolOptions, PgTransaction},
@@ -9,7 +10,7 @@ use sqlx::{
 };
 use tokio::sync::Notify;
 
-use crate::{Error, Result};
+use crate::{Claimed, Error, Result};
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!();
 
@@ -121,9 +122,22 @@ impl Db {
         Ok(value)
     }
 
-    /// Runs `work` in a transaction that is meant to write, then wakes the workers of this process. Tried again as a whole when the database
+    /// Runs `work` in a transaction that is meant to write, then wakes everybody who waits in this process. Tried again as a whole when the database
     /// reports a serialization failure, so `work` must do nothing but SQL.
     pub async fn write<T, E>(
+        &self,
+        work: impl AsyncFnMut(&mut Tx) -> std::result::Result<T, E>,
+    ) -> std::result::Result<T, E>
+    where
+        E: From<Error> + AsRetryable,
+    {
+        let value = self.write_silently(work).await?;
+        self.wake.notify_waiters();
+        Ok(value)
+    }
+
+    /// As [`Db::write`], without waking anybody.
+    async fn write_silently<T, E>(
         &self,
         mut work: impl AsyncFnMut(&mut Tx) -> std::result::Result<T, E>,
     ) -> std::result::Result<T, E>
@@ -139,6 +153,15 @@ impl Db {
         }
     }
 
+    /// Looks for due work as [`Tx::claim`] does. Wakes others only when something was found: two that look would else keep each other awake.
+    pub async fn claim(&self, worker: &str, lease_ends: DateTime<Utc>, now: DateTime<Utc>) -> Result<Claimed> {
+        let claimed = self.write_silently(async |tx| tx.claim(worker, lease_ends, now).await).await?;
+        if !matches!(claimed, Claimed::Idle) {
+            self.wake.notify_waiters();
+        }
+        Ok(claimed)
+    }
+
     async fn write_once<T, E: From<Error>>(
         &self,
         work: &mut impl AsyncFnMut(&mut Tx) -> std::result::Result<T, E>,
@@ -146,7 +169,6 @@ impl Db {
         let mut tx = self.begin("BEGIN IMMEDIATE").await?;
         let value = work(&mut tx).await?;
         tx.commit().await?;
-        self.wake.notify_waiters();
         Ok(value)
     }
 

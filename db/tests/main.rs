@@ -5,3 +5,4 @@
 mod records;
 mod runs;
 mod support;
+mod waking;

@@ -91,7 +91,7 @@ async fn run_loop(worker: Arc<Worker>, stop: CancellationToken) {
 pub async fn run_one(worker: &Worker) -> Result<bool, db::Error> {
     let now = worker.now();
     let lease_ends = now + worker.timeline.stretch(LEASE);
-    match worker.db.write(async |tx| tx.claim(&worker.name, lease_ends, now).await).await? {
+    match worker.db.claim(&worker.name, lease_ends, now).await? {
         Claimed::Idle => Ok(false),
         Claimed::Settled => Ok(true),
         Claimed::Step(claimed) => run_step(worker, &claimed).await.map(|()| true),
