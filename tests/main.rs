@@ -1,5 +1,7 @@
 //! End to end: the binary as users start it, over HTTP.
 
+#![expect(clippy::unwrap_used, reason = "clippy.toml allows it in tests; this is for their helpers")]
+
 mod canary;
 mod resilience;
 mod roles;

@@ -176,9 +176,9 @@ impl World {
     }
 
     /// How many effects of a kind the lab has seen, and how many of them changed anything.
-    pub(crate) fn effects(&self, kind: EffectKind) -> (u64, u64) {
+    pub(crate) fn effects(&self, kind: EffectKind) -> (u32, u32) {
         let counts: BTreeMap<_, _> = self.lab.report().counts;
-        counts.get(&kind).map_or((0, 0), |count| (count.total as u64, count.changed as u64))
+        counts.get(&kind).map_or((0, 0), |count| (count.total, count.changed))
     }
 
     /// Checks what must hold in every run: nobody was refused, and every cmdlet with an effect was on record before.
