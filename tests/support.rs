@@ -91,6 +91,20 @@ impl Rekey {
     }
 }
 
+/// Waits for a line that contains `sign`, and returns it.
+pub(crate) async fn until_says(from: impl AsyncRead + Unpin, sign: &str) -> String {
+    let waiting = async {
+        let mut lines = BufReader::new(from).lines();
+        while let Some(line) = lines.next_line().await.unwrap() {
+            if line.contains(sign) {
+                return line;
+            }
+        }
+        panic!("ended before it said: {sign}");
+    };
+    timeout(PATIENCE, waiting).await.expect("it says so in time")
+}
+
 fn read(
     from: impl AsyncRead + Send + Unpin + 'static,
     output: Arc<Mutex<String>>,

@@ -21,7 +21,7 @@ use crate::{
 
 /// Renews the Exchange Server Auth certificate as a controlled change: plan, approval, every server, publication, soak, evidence.
 #[derive(Debug, Parser)]
-#[command(version, propagate_version = true, max_term_width = 120)]
+#[command(name = "rekey", version, propagate_version = true, max_term_width = 120)]
 struct Cli {
     /// Configuration file; default: rekey.toml in the working directory if there is one.
     #[arg(long, global = true, env = "REKEY_CONFIG", value_name = "FILE")]

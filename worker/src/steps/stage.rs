@@ -1,10 +1,10 @@
 //! Announce the certificate with an effective date: every server accepts it from then on, none signs with it.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use db::StepEnd;
+use db::{Purpose, StepEnd};
 use domain::{Outcome, Place, plan::CertificateSource, snapshot::AuthConfig};
 
-use super::{Context, Ended, Result};
+use super::{Context, Ended, Result, evidence};
 use crate::{connectors::Session, exchange};
 
 /// How often domain controllers are asked while a change is being replicated.
@@ -15,7 +15,12 @@ const UNDER_WAY: TimeDelta = TimeDelta::seconds(2);
 const CLOSE_ENOUGH: TimeDelta = TimeDelta::hours(1);
 
 pub(super) async fn run(context: &Context<'_>) -> Result<Ended> {
-    context.on_any(async |session| stage(context, session).await).await
+    let ended = context.on_any(async |session| stage(context, session).await).await?;
+    if matches!(ended, Ended::With(StepEnd::Done(_))) {
+        // Who is asked to approve the publication wants to see where the certificate is.
+        evidence::keep(context, Purpose::Check, &context.look().await?).await?;
+    }
+    Ok(ended)
 }
 
 async fn stage(context: &Context<'_>, session: &mut Session) -> Result<Ended> {
