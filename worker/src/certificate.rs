@@ -15,8 +15,8 @@ use aws_lc_rs::{rand, rsa, signature::KeyPair as _};
 use chrono::{DateTime, Datelike as _, TimeDelta, Utc};
 use domain::Thumbprint;
 use rcgen::{
-    CertificateParams, CustomExtension, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose,
-    PKCS_RSA_SHA256, RsaKeySize, SerialNumber,
+    CertificateParams, CustomExtension, DistinguishedName, DnType, DnValue, ExtendedKeyUsagePurpose, KeyPair,
+    KeyUsagePurpose, PKCS_RSA_SHA256, RsaKeySize, SerialNumber, string::PrintableString,
 };
 use x509_parser::{certificate::X509Certificate, prelude::FromDer};
 use zeroize::Zeroizing;
@@ -184,7 +184,8 @@ fn parameters(request: &Request) -> Result<CertificateParams, Error> {
     let epoch = rcgen::date_time_ymd(1970, 1, 1);
     let mut parameters = CertificateParams::default();
     parameters.distinguished_name = DistinguishedName::new();
-    parameters.distinguished_name.push(DnType::CommonName, COMMON_NAME);
+    let name = PrintableString::try_from(COMMON_NAME).expect("the name is printable ASCII");
+    parameters.distinguished_name.push(DnType::CommonName, DnValue::PrintableString(name));
     parameters.not_before = epoch + not_before;
     parameters.not_after = epoch + not_after;
     parameters.serial_number = Some(serial_number()?);
