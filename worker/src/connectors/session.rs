@@ -100,7 +100,7 @@ impl Session {
             };
             sent |= transmit.operation == Operation::Command;
             let response = self.connection.post(transmit.body).await.map_err(|error| settle(error, sent))?;
-            self.check(response.status)?;
+            self.check(response.status, sent)?;
             let handled = self.pool.handle_response(response.status.as_u16(), &response.body);
             handled.map_err(|error| self.explain(error, transmit.operation, sent))?;
         }
@@ -125,8 +125,10 @@ impl Session {
         }
     }
 
-    fn check(&self, status: StatusCode) -> Result<(), WireError> {
+    /// Whether the endpoint talks to us at all. Once a command has been taken, a refusal of the next request does not undo it.
+    fn check(&self, status: StatusCode, sent: bool) -> Result<(), WireError> {
         match status {
+            _ if sent => Ok(()),
             StatusCode::UNAUTHORIZED => Err(WireError::Refused {
                 host: self.address.clone(),
                 code: "credentials_refused",
@@ -199,3 +201,6 @@ impl Answer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,341 @@
+//! Against an independent server: psrpcore's state machine behind a WS-Management layer that counts violations of the protocol.
+
+use std::{
+    collections::BTreeMap,
+    io::{BufRead as _, BufReader},
+    path::Path,
+    process::{Child, Command as Process, Stdio},
+};
+
+use chrono::{TimeZone as _, Utc};
+use domain::Thumbprint;
+use psrp::{Command, Secret};
+use secrecy::SecretString;
+use serde_json::{Value as Json, json};
+
+use super::*;
+use crate::{
+    certificate::{AuthCertificate, KeySize, Request},
+    connectors::{Credentials, Endpoints, trust_ca},
+    exchange, pfx,
+};
+
+/// The peer, ended by its id when dropped.
+struct Peer {
+    process: Child,
+    ready: Json,
+    _folder: tempfile::TempDir,
+}
+
+impl Peer {
+    fn start(extra: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut process = Process::new(peer_python())
+            .arg(peers().join("exchange_peer.py"))
+            .args(["--auth", "basic", "--basic-over-http", "--allow-unencrypted", "--work-dir"])
+            .arg(folder.path())
+            .args(extra)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let ready = serde_json::from_str(&line).expect("the peer says where it listens");
+        Self { process, ready, _folder: folder }
+    }
+
+    fn endpoints(&self, url: &str, password: &str) -> Endpoints {
+        let ca = std::fs::read(self.ready["ca"].as_str().unwrap()).unwrap();
+        Endpoints {
+            exchange: vec![Endpoints::parse_url(url).unwrap()],
+            credentials: Credentials {
+                username: "EXAMPLE\\svc-rotate".to_owned(),
+                password: SecretString::from(password.to_owned()),
+            },
+            windows: None,
+            connect_to: BTreeMap::new(),
+            tls: trust_ca(&ca).unwrap(),
+        }
+    }
+
+    fn https(&self) -> Endpoint {
+        let url = format!("https://localhost:{}/PowerShell/", self.ready["https_port"]);
+        self.endpoints(&url, "Passw0rd!").exchange().next().unwrap()
+    }
+
+    fn http(&self) -> Endpoint {
+        let url = format!("http://localhost:{}/PowerShell/", self.ready["http_port"]);
+        self.endpoints(&url, "Passw0rd!").exchange().next().unwrap()
+    }
+
+    fn admin(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.ready["admin_port"])
+    }
+
+    async fn ask(&self, path: &str) -> Json {
+        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        http.get(self.admin(path)).send().await.unwrap().json().await.unwrap()
+    }
+
+    async fn inject(&self, fault: Json) {
+        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        http.post(self.admin("/inject")).json(&fault).send().await.unwrap().error_for_status().unwrap();
+    }
+
+    async fn has_nothing_to_object(&self) {
+        assert_eq!(self.ask("/violations").await["violations"], json!([]));
+    }
+
+    async fn has_no_shell(&self) {
+        assert_eq!(self.ask("/state").await["shells"], json!({}), "a shell was left behind");
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        drop(self.process.kill());
+        drop(self.process.wait());
+    }
+}
+
+fn peers() -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/peers")
+}
+
+/// The Python that has the peer's packages: `./test` names it, otherwise it is made here.
+fn peer_python() -> String {
+    std::env::var("REKEY_PEER_PYTHON").unwrap_or_else(|_| {
+        let made = Process::new(peers().join("venv.sh")).output().unwrap();
+        String::from_utf8(made.stdout).unwrap().trim().to_owned()
+    })
+}
+
+async fn text(session: &mut Session, command: Command) -> String {
+    let answer = session.invoke(command).await.unwrap();
+    assert!(answer.errors.is_empty(), "{:?}", answer.errors);
+    answer.output.first().map(Value::text).unwrap_or_default()
+}
+
+/// What the peer says that it was given, by name.
+async fn echo(session: &mut Session, command: Command) -> BTreeMap<String, Value> {
+    let answer = session.invoke(command).await.unwrap();
+    assert!(answer.errors.is_empty(), "{:?}", answer.errors);
+    answer.output.into_iter().map(|value| (value.property("Name").unwrap().text(), value)).collect()
+}
+
+#[tokio::test]
+async fn cmdlets_run_over_https_with_our_own_authority_and_over_http_on_this_machine() {
+    let peer = Peer::start(&["--strict"]);
+    for endpoint in [peer.https(), peer.http()] {
+        let mut session = Session::open(&endpoint).await.unwrap();
+        let seen = exchange::auth_config(&mut session, None).await.unwrap();
+        assert!(seen.current.is_some());
+        let servers = session.invoke(Command::new("Get-ExchangeServer")).await.unwrap();
+        assert!(!servers.output.is_empty() && servers.errors.is_empty());
+        for number in 0..3 {
+            assert_eq!(text(&mut session, Command::new("Test-PeerSleep").with("Seconds", 0)).await, "", "{number}");
+        }
+        session.close().await;
+    }
+    peer.has_no_shell().await;
+    peer.has_nothing_to_object().await;
+}
+
+#[tokio::test]
+async fn every_type_is_read_as_it_was_written() {
+    let peer = Peer::start(&["--strict"]);
+    let mut session = Session::open(&peer.https()).await.unwrap();
+    let answer = session.invoke(Command::new("Test-PeerTypes")).await.unwrap();
+    let types = &answer.output[0];
+    let value = |name: &str| types.property(name).unwrap();
+    assert_eq!(value("Int64").as_i64(), Some(-9_000_000_000_000_000_000));
+    assert_eq!(value("UInt64"), &Value::U64(18_000_000_000_000_000_000));
+    assert_eq!(value("Byte"), &Value::U8(200));
+    assert_eq!(value("Decimal"), &Value::Decimal("79228162514264337593543950335".to_owned()));
+    assert_eq!(value("String").as_str(), Some("line1\r\nline2\ttab <&>\"' _x0041_ \u{e9} \u{1d11e} \u{1} end "));
+    assert_eq!(value("Bytes").as_bytes().unwrap().len(), 256);
+    let when = Utc.with_ymd_and_hms(2026, 11, 23, 9, 25, 51).unwrap();
+    assert_eq!(value("DateTimeOffset").as_date_time().unwrap().timestamp(), when.timestamp());
+    assert_eq!(value("Enum").text(), "Changed");
+    assert_eq!(value("Array").as_list().unwrap().len(), 5);
+    assert_eq!(value("SameNested").property("Deep").unwrap().property("Value").and_then(Value::as_i64), Some(42));
+    assert_eq!(value("Note").as_str(), Some("an extended property"));
+    session.close().await;
+    peer.has_no_shell().await;
+    peer.has_nothing_to_object().await;
+}
+
+#[tokio::test]
+async fn a_pfx_and_its_password_arrive_as_they_were_sent() {
+    let peer = Peer::start(&["--strict"]);
+    let mut session = Session::open(&peer.https()).await.unwrap();
+    let request = Request { key_size: KeySize::Rsa2048, lifetime_days: 1826, now: Utc::now() };
+    let made = AuthCertificate::generate(&request).unwrap();
+    let name = pfx::FriendlyName::parse("Microsoft Exchange Server Auth Certificate").unwrap();
+    let contents = pfx::Contents {
+        certificate_der: &made.certificate_der,
+        private_key_pkcs8: &made.private_key_pkcs8,
+        friendly_name: &name,
+    };
+    let password = pfx::random_password().unwrap();
+    let file = pfx::encode(&contents, &password, pfx::Algorithm::Aes256Sha256).unwrap();
+    let answer = session.invoke(exchange::import("EX01", &file, &password)).await.unwrap();
+    assert!(answer.errors.is_empty(), "{:?}", answer.errors);
+    let held = exchange::certificate(&mut session, "EX01", &made.thumbprint).await.unwrap();
+    assert_eq!(held, Some(made.certificate_der));
+    let absent = Thumbprint::parse(&"0".repeat(40)).unwrap();
+    assert_eq!(exchange::certificate(&mut session, "EX01", &absent).await.unwrap(), None);
+    session.close().await;
+    peer.has_no_shell().await;
+    peer.has_nothing_to_object().await;
+}
+
+#[tokio::test]
+async fn two_hundred_kilobytes_and_a_secret_fit_through_envelopes_of_the_usual_size() {
+    let peer = Peer::start(&["--strict"]);
+    let mut session = Session::open(&peer.https()).await.unwrap();
+    let large: Vec<u8> = (0..200_000_u32).map(|n| n.to_le_bytes()[0]).collect();
+    let when = Utc.with_ymd_and_hms(2026, 11, 25, 10, 0, 0).unwrap();
+    let command = Command::new("Test-PeerEcho")
+        .with("FileData", large.clone())
+        .with_secret("Password", Secret::new("pa\u{df}word \u{1d11e}"))
+        .with("When", when)
+        .with("Flag", true)
+        .with("Nothing", Value::Null);
+    let echoed = echo(&mut session, command).await;
+    assert_eq!(echoed["FileData"].property("Length").and_then(Value::as_i64), Some(200_000));
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &large);
+    assert!(
+        echoed["FileData"].property("Sha256").unwrap().text().eq_ignore_ascii_case(&domain::ids::hex(digest.as_ref()))
+    );
+    let secret = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, "pa\u{df}word \u{1d11e}".as_bytes());
+    assert!(
+        echoed["Password"].property("Sha256").unwrap().text().eq_ignore_ascii_case(&domain::ids::hex(secret.as_ref()))
+    );
+    session.close().await;
+    peer.has_no_shell().await;
+    peer.has_nothing_to_object().await;
+}
+
+#[tokio::test]
+async fn errors_are_told_with_what_does_not_depend_on_the_language() {
+    let peer = Peer::start(&["--strict"]);
+    let mut session = Session::open(&peer.https()).await.unwrap();
+    let streams = session.invoke(Command::new("Test-PeerStreams")).await.unwrap();
+    assert_eq!(streams.output.iter().map(Value::text).collect::<Vec<_>>(), ["before the error", "after the error"]);
+    assert_eq!(streams.warnings, ["a warning"]);
+    let error = &streams.errors[0];
+    assert_eq!(error.fully_qualified_error_id, "PeerFailure,Test-PeerStreams");
+    assert_eq!((error.category, error.reason.as_str()), (7, "InvalidOperationException"));
+    let thrown = session.invoke(Command::new("Test-PeerThrow").with("Message", "no")).await.unwrap();
+    assert_eq!(thrown.output[0].text(), "output before the throw");
+    assert_eq!(thrown.errors[0].fully_qualified_error_id, "PeerTerminating,Test-PeerThrow");
+    let script = session.invoke(Command::script("Get-Process")).await.unwrap();
+    assert!(script.errors[0].fully_qualified_error_id.contains("ScriptsNotAllowed"), "{:?}", script.errors);
+    assert!(exchange::auth_config(&mut session, None).await.is_ok(), "the session is good after errors");
+    session.close().await;
+    peer.has_no_shell().await;
+    peer.has_nothing_to_object().await;
+}
+
+#[tokio::test]
+async fn long_silence_and_large_answers_are_waited_for() {
+    let peer = Peer::start(&["--strict", "--max-timeout", "0.3"]);
+    let mut session = Session::open(&peer.https()).await.unwrap();
+    let slept = session.invoke(Command::new("Test-PeerSleep").with("Seconds", 1)).await.unwrap();
+    assert_eq!(slept.output.len(), 1);
+    let large = Command::new("Test-PeerLarge").with("Count", 3).with("Size", 700_000);
+    let large = session.invoke(large).await.unwrap();
+    let sizes: Vec<_> = large.output.iter().map(|v| v.property("Data").unwrap().as_bytes().unwrap().len()).collect();
+    assert_eq!(sizes, [700_000; 3]);
+    session.close().await;
+    peer.has_no_shell().await;
+    peer.has_nothing_to_object().await;
+}
+
+#[tokio::test]
+async fn six_sessions_at_once_do_not_disturb_each_other() {
+    let peer = Peer::start(&["--strict"]);
+    let endpoint = peer.https();
+    let one = |number: i32| {
+        let endpoint = endpoint.clone();
+        async move {
+            let mut session = Session::open(&endpoint).await.unwrap();
+            let echoed = echo(&mut session, Command::new("Test-PeerEcho").with("Number", number)).await;
+            session.close().await;
+            echoed["Number"].property("Text").unwrap().text()
+        }
+    };
+    let answers = futures_util::future::join_all((0..6).map(one)).await;
+    assert_eq!(answers, ["0", "1", "2", "3", "4", "5"]);
+    peer.has_no_shell().await;
+    peer.has_nothing_to_object().await;
+}
+
+#[tokio::test]
+async fn who_refuses_and_who_is_not_there_are_told_apart() {
+    let peer = Peer::start(&[]);
+    let https = format!("https://localhost:{}/PowerShell/", peer.ready["https_port"]);
+    let wrong_password = peer.endpoints(&https, "wrong").exchange().next().unwrap();
+    assert!(matches!(refusal(&wrong_password).await, WireError::Refused { code: "credentials_refused", .. }));
+    let mut stranger = peer.https();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let other = rcgen::CertificateParams::new(Vec::new()).unwrap().self_signed(&key).unwrap().pem();
+    stranger.tls = trust_ca(other.as_bytes()).unwrap();
+    assert!(matches!(refusal(&stranger).await, WireError::Refused { code: "certificate_not_trusted", .. }));
+    let mut wrong_name = peer.endpoints("https://ex99.example.com/PowerShell/", "Passw0rd!");
+    let address = format!("127.0.0.1:{}", peer.ready["https_port"]);
+    wrong_name.connect_to.insert("ex99.example.com:443".to_owned(), address);
+    let wrong_name = wrong_name.exchange().next().unwrap();
+    assert!(matches!(refusal(&wrong_name).await, WireError::Refused { code: "certificate_not_trusted", .. }));
+    let gone = peer.https();
+    drop(peer);
+    assert!(matches!(refusal(&gone).await, WireError::NotSent { .. }));
+}
+
+async fn refusal(endpoint: &Endpoint) -> WireError {
+    match Session::open(endpoint).await {
+        Ok(_) => panic!("the session was opened"),
+        Err(error) => error,
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_is_lost_after_the_command_was_sent_is_never_taken_for_one() {
+    for (action, fault) in [
+        ("Command", json!("drop-after")),
+        ("Receive", json!("drop")),
+        ("Receive", json!("drop-after")),
+        ("Receive", json!("kill-shell")),
+        ("Receive", json!({"status": 503})),
+    ] {
+        let peer = Peer::start(&[]);
+        let mut session = Session::open(&peer.https()).await.unwrap();
+        peer.inject(json!({"action": action, "count": 1, "do": fault})).await;
+        let answer = session.invoke(Command::new("Get-AuthConfig")).await;
+        assert!(matches!(answer, Err(WireError::UnknownOutcome { .. })), "{action} {fault}: {answer:?}");
+        session.close().await;
+    }
+}
+
+#[tokio::test]
+async fn what_goes_wrong_before_the_command_is_sent_changes_nothing() {
+    for fault in [json!("drop"), json!("drop-after"), json!({"status": 503})] {
+        let peer = Peer::start(&[]);
+        peer.inject(json!({"action": "Create", "count": 1, "do": fault})).await;
+        let error = refusal(&peer.https()).await;
+        assert!(matches!(error, WireError::NotSent { .. }), "{fault}: {error:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_endpoint_that_has_nothing_to_say_yet_is_asked_again() {
+    let peer = Peer::start(&["--strict"]);
+    let mut session = Session::open(&peer.https()).await.unwrap();
+    peer.inject(json!({"action": "Receive", "count": 2, "do": "timeout"})).await;
+    assert!(exchange::auth_config(&mut session, None).await.is_ok());
+    session.close().await;
+    peer.has_no_shell().await;
+    peer.has_nothing_to_object().await;
+}
