@@ -19,6 +19,7 @@ use self::client::Client;
 use crate::{
     Signals,
     config::{self, Config, LogFormat},
+    output::say,
     service::{self, Role, Service},
     telemetry,
 };
@@ -68,9 +69,9 @@ async fn linger(config: &Config, address: std::net::SocketAddr, signals: &mut Si
     let tokens = service::tokens(config)?;
     let roles = vec![TokenRole::Administrator];
     let claims = api::Claims::new("you@contoso.example", roles, Vec::new(), Utc::now(), TimeDelta::hours(12));
-    println!("\nLeft up. Swagger UI: http://{address}/swagger-ui/  - authorize there with this token:");
-    println!("{}", tokens.mint(&claims)?);
-    println!("Ctrl-C ends it; nothing of it is kept.");
+    say!("\nLeft up. Swagger UI: http://{address}/swagger-ui/  - authorize there with this token:");
+    say!("{}", tokens.mint(&claims)?);
+    say!("Ctrl-C ends it; nothing of it is kept.");
     signals.wait().await;
     Ok(())
 }
@@ -94,7 +95,7 @@ async fn renew(config: &Config, service: &Service, lab: &lab::Lab) -> anyhow::Re
     });
     let renewal = alice.post("/v1/renewals", &request).await?;
     let id = renewal["id"].as_str().context("the renewal has no id")?.to_owned();
-    println!("alice@contoso.example asked for renewal {id} (CHG0030022)");
+    say!("alice@contoso.example asked for renewal {id} (CHG0030022)");
     follow(&alice, &id, [&bob, &carol]).await?;
     let auditor = person("dora@contoso.example", TokenRole::Auditor)?;
     conclude(&auditor, &id, lab, begun).await
@@ -160,9 +161,9 @@ async fn conclude(auditor: &Client, id: &str, lab: &lab::Lab, begun: Instant) ->
     show::title("Evidence");
     verify(&pack)?;
     let trust = lab.report().trust;
-    println!("  renewal {id} succeeded after {:.1} s", begun.elapsed().as_secs_f64());
-    println!("\nTrust probe: {} checked, {} refused", trust.checked, trust.refused);
-    println!("Renewal: {}", pack["renewal"]["state"]["status"].as_str().unwrap_or_default());
+    say!("  renewal {id} succeeded after {:.1} s", begun.elapsed().as_secs_f64());
+    say!("\nTrust probe: {} checked, {} refused", trust.checked, trust.refused);
+    say!("Renewal: {}", pack["renewal"]["state"]["status"].as_str().unwrap_or_default());
     ensure!(trust.refused == 0, "servers refused tokens of each other: {:?}", trust.refusals);
     Ok(())
 }
@@ -171,24 +172,20 @@ fn verify(pack: &Json) -> anyhow::Result<()> {
     let text = pack["plan"]["canonical"].as_str().context("the evidence has no plan")?;
     let digest = Digest::of(text.as_bytes());
     ensure!(pack["plan"]["digest"] == digest.as_str(), "the plan is not the one that was approved");
-    println!("  plan       {digest} is the SHA-256 of its text");
+    say!("  plan       {digest} is the SHA-256 of its text");
     let audit = pack["audit"].as_array().context("the evidence has no audit")?;
     let gapless = (1..).zip(audit).all(|(n, entry)| entry["sequence"] == n);
     ensure!(gapless, "the record has gaps");
     let count = |action: &str| audit.iter().filter(|entry| entry["action"] == action).count();
     ensure!(count("key.sealed") == 1 && count("key.destroyed") == 1, "the new key was not destroyed");
-    println!(
-        "  record     {} entries without a gap, {} cmdlets with their intent",
-        audit.len(),
-        count("cmdlet.intended")
-    );
-    println!("  key        sealed once, destroyed when every server had it");
+    say!("  record     {} entries without a gap, {} cmdlets with their intent", audit.len(), count("cmdlet.intended"));
+    say!("  key        sealed once, destroyed when every server had it");
     let steps = pack["steps"].as_array().context("the evidence has no steps")?;
     let open = steps.iter().filter(|s| !matches!(s["status"].as_str(), Some("succeeded" | "skipped"))).count();
     ensure!(open == 0, "{open} steps are not over");
     let closing = steps.iter().find(|s| s["kind"] == "close").context("there is no closing step")?;
     let checks = closing["outcome"]["evidence"].as_array().context("the closing step has no evidence")?;
     ensure!(checks.iter().all(|check| check["result"] == "passed"), "a closing check has not passed: {checks:?}");
-    println!("  checks     {} closing checks, all passed", checks.len());
+    say!("  checks     {} closing checks, all passed", checks.len());
     Ok(())
 }

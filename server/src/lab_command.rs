@@ -5,7 +5,7 @@ use std::{net::IpAddr, path::PathBuf};
 use anyhow::{Context as _, ensure};
 use clap::Args;
 
-use crate::{Signals, config::LogFormat, telemetry};
+use crate::{Signals, config::LogFormat, output::say, telemetry};
 
 #[derive(Args, Debug)]
 pub(crate) struct LabArgs {
@@ -32,10 +32,10 @@ pub(crate) async fn run(args: LabArgs) -> anyhow::Result<()> {
     let lab = lab::Lab::start(options).await?;
     let written = lab.write_files(&args.dir);
     let files = written.with_context(|| format!("cannot write to {}", args.dir.display()))?;
-    println!("A lab of {} servers is up; its clock runs {} times as fast as yours.", lab.servers().len(), args.scale);
-    println!("Control (clock, state, trust probe, faults): {}", lab.control_url());
-    println!("Try rekey on it:  rekey serve --config {}", files.config.display());
-    println!("Ctrl-C ends it; nothing of it is kept.");
+    say!("A lab of {} servers is up; its clock runs {} times as fast as yours.", lab.servers().len(), args.scale);
+    say!("Control (clock, state, trust probe, faults): {}", lab.control_url());
+    say!("Try rekey on it:  rekey serve --config {}", files.config.display());
+    say!("Ctrl-C ends it; nothing of it is kept.");
     signals.wait().await;
     lab.shutdown().await;
     Ok(())

@@ -3,6 +3,7 @@
 mod config;
 mod demo;
 mod lab_command;
+mod output;
 mod secrets;
 mod service;
 mod telemetry;
@@ -16,6 +17,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::{
     config::Config,
+    output::say,
     service::{Role, Service},
 };
 
@@ -103,12 +105,12 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Worker => serve(&load()?, Role::Worker).await?,
         Command::Migrate => {
             service::migrate(&load()?).await?;
-            println!("The database's schema is up to date.");
+            say!("The database's schema is up to date.");
         }
         Command::Lab(args) => lab_command::run(args).await?,
         Command::Demo(args) => return demo::run(args).await,
-        Command::Openapi => println!("{}", api::openapi().to_pretty_json()?),
-        Command::Token(args) => println!("{}", mint(&load()?, args)?),
+        Command::Openapi => say!("{}", api::openapi().to_pretty_json()?),
+        Command::Token(args) => say!("{}", mint(&load()?, args)?),
         Command::Config { command: ConfigCommand::Check } => check(&load()?)?,
     }
     Ok(ExitCode::SUCCESS)
@@ -131,11 +133,11 @@ async fn serve(config: &Config, role: Role) -> anyhow::Result<()> {
 
 fn greet(config: &Config, service: &Service) {
     let Some(address) = service.address else { return };
-    println!("rekey listens on http://{address}  (Swagger UI: http://{address}/swagger-ui/)");
+    say!("rekey listens on http://{address}  (Swagger UI: http://{address}/swagger-ui/)");
     if config.organizations.is_empty() {
         let file = config.file.as_ref().map_or_else(|| "rekey.toml".to_owned(), |file| file.display().to_string());
-        println!("There is no organization yet: add an [[organization]] to {file} and start again.");
-        println!("`rekey config --help` explains every key; `rekey lab` serves an organization to try it on.");
+        say!("There is no organization yet: add an [[organization]] to {file} and start again.");
+        say!("`rekey config --help` explains every key; `rekey lab` serves an organization to try it on.");
     }
 }
 
@@ -148,11 +150,11 @@ fn check(config: &Config) -> anyhow::Result<()> {
     secrets::check(config.token_key.as_ref(), "token_key")?;
     secrets::check(config.seal_key.as_ref(), "seal_key")?;
     let file = config.file.as_ref().map_or_else(|| "no file, all defaults".to_owned(), |f| f.display().to_string());
-    println!("{file}: good, {} organization(s)", config.organizations.len());
+    say!("{file}: good, {} organization(s)", config.organizations.len());
     for configured in &config.organizations {
         let organization = &configured.managed.organization;
         let kind = if organization.lab { ", a lab" } else { "" };
-        println!("  {} ({}{kind}), policy {}", organization.id, organization.name, organization.policy.digest());
+        say!("  {} ({}{kind}), policy {}", organization.id, organization.name, organization.policy.digest());
     }
     Ok(())
 }

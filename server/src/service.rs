@@ -1,7 +1,7 @@
 //! Starting and stopping the roles: API, worker, or both in one process.
 
 use std::{
-    fs::{File, TryLockError},
+    fs::{DirBuilder, File, TryLockError},
     net::{SocketAddr, TcpListener},
     path::Path,
     sync::Arc,
@@ -46,8 +46,7 @@ impl Service {
     /// Opens everything and starts the role. When it returns, requests are answered.
     pub(crate) async fn start(config: &Config, role: Role) -> anyhow::Result<Self> {
         let begun = Instant::now();
-        std::fs::create_dir_all(&config.data_dir)
-            .with_context(|| format!("cannot make data_dir {}", config.data_dir.display()))?;
+        make_data_dir(config)?;
         let timeline = timeline(config).await?;
         let (db, lock) = open(config, role, timeline).await?;
         let mut service =
@@ -101,10 +100,16 @@ impl Service {
     }
 }
 
+/// The folder of keys and database: for its owner only.
+fn make_data_dir(config: &Config) -> anyhow::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(&config.data_dir);
+    made.with_context(|| format!("cannot make data_dir {}", config.data_dir.display()))
+}
+
 /// What mints and checks this service's tokens.
 pub(crate) fn tokens(config: &Config) -> anyhow::Result<Tokens> {
-    std::fs::create_dir_all(&config.data_dir)
-        .with_context(|| format!("cannot make data_dir {}", config.data_dir.display()))?;
+    make_data_dir(config)?;
     Ok(Tokens::new(&*secrets::key(config.token_key.as_ref(), &config.data_dir, "token.key")?))
 }
 
@@ -173,7 +178,7 @@ pub(crate) async fn migrate(config: &Config) -> anyhow::Result<()> {
             Db::open(url.expose_secret()).await.context("cannot open the PostgreSQL database")?.migrate().await?;
         }
         Database::Sqlite => {
-            std::fs::create_dir_all(&config.data_dir)?;
+            make_data_dir(config)?;
             let _lock = lock(&config.data_dir)?;
             open_sqlite(&config.data_dir).await?;
         }

@@ -2,8 +2,10 @@
 
 use serde_json::Value as Json;
 
+use crate::output::say;
+
 pub(super) fn title(text: &str) {
-    println!("\n== {text}");
+    say!("\n== {text}");
 }
 
 /// One line for each entry that tells of progress; cmdlets are shown as they were sent.
@@ -32,7 +34,7 @@ pub(super) fn entry(entry: &Json) {
         "renewal.succeeded" => "-- succeeded".to_owned(),
         _ => return,
     };
-    println!("  {}  {line}", minutes(&entry["at"]));
+    say!("  {}  {line}", minutes(&entry["at"]));
 }
 
 /// An instant to the minute.
@@ -68,17 +70,17 @@ fn outcome(detail: &Json) -> String {
 pub(super) fn plan(plan: &Json) {
     title("Plan");
     for step in plan["steps"].as_array().into_iter().flatten() {
-        println!("  {:>2}. {}", step["ordinal"].to_string(), step["description"].as_str().unwrap_or_default());
+        say!("  {:>2}. {}", step["ordinal"].to_string(), step["description"].as_str().unwrap_or_default());
         for cmdlet in step["cmdlets"].as_array().into_iter().flatten() {
-            println!("        {}", cmdlet["line"].as_str().unwrap_or_default());
+            say!("        {}", cmdlet["line"].as_str().unwrap_or_default());
         }
     }
     for finding in plan["findings"].as_array().into_iter().flatten() {
-        println!("  !   {}", finding["message"].as_str().unwrap_or_default());
+        say!("  !   {}", finding["message"].as_str().unwrap_or_default());
     }
     for gate in plan["gates"].as_array().into_iter().flatten() {
         let (name, meaning) = (gate["gate"].as_str().unwrap_or_default(), gate["meaning"].as_str().unwrap_or_default());
-        println!("  gate {name} needs {} approval(s): {meaning}", gate["quorum"]);
+        say!("  gate {name} needs {} approval(s): {meaning}", gate["quorum"]);
     }
 }
 
@@ -87,13 +89,13 @@ pub(super) fn matrix(matrix: &Json) {
     let rows: Vec<&Json> = matrix["items"].as_array().into_iter().flatten().collect();
     let cells = |row: &Json| row["servers"].as_array().cloned().unwrap_or_default();
     let heads: Vec<String> = rows.first().map(|row| cells(row)).unwrap_or_default().iter().map(host).collect();
-    println!("  {:<42}{:<18}{:<18}{}", "thumbprint", "AuthConfig", "valid until", heads.join(""));
+    say!("  {:<42}{:<18}{:<18}{}", "thumbprint", "AuthConfig", "valid until", heads.join(""));
     for row in rows {
         let named: Vec<&str> = row["named"].as_array().into_iter().flatten().filter_map(Json::as_str).collect();
         let named = if named.is_empty() { "-".to_owned() } else { named.join(", ") };
         let thumbprint = row["thumbprint"].as_str().unwrap_or_default();
         let held: String = cells(row).iter().map(held).collect();
-        println!("  {thumbprint:<42}{named:<18}{:<18}{held}", minutes(&row["not_after"]));
+        say!("  {thumbprint:<42}{named:<18}{:<18}{held}", minutes(&row["not_after"]));
     }
 }
 
