@@ -5,7 +5,7 @@ use domain::{
     Thumbprint,
     snapshot::{AuthConfig, Version},
 };
-use psrp::{Command, ErrorRecord, Pipeline, Secret, Value};
+use psrp::{Command, ErrorRecord, Secret, Value};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::connectors::{Answer, Session, WireError};
@@ -255,11 +255,6 @@ pub(crate) fn remove(server: &str, thumbprint: &Thumbprint) -> Command {
         .with("Server", server)
         .with("Thumbprint", thumbprint.as_str())
         .with("Confirm", false)
-}
-
-/// The pipeline of a single command.
-pub(crate) fn alone(command: Command) -> Pipeline {
-    command.into()
 }
 
 fn unexpected(cmdlet: &str, what: &str) -> CommandError {

@@ -118,3 +118,18 @@ async fn what_exchange_has_published_by_itself_is_recognised() {
     world.check_renewed(id).await;
     world.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_an_emergency_the_date_is_right_by_the_clock_of_a_server_that_is_ahead() {
+    let world =
+        World::with(Setting { lab: Options { days_left: -1, ..Options::default() }, ..Setting::default() }).await;
+    for server in ["EX01", "EX02", "EX03"] {
+        world.fault(json!({"kind": "clock_skew", "server": server, "seconds": 36_000}));
+    }
+    let id = world.ask(|request| request.reason = Reason::Expired).await;
+    world.approve(id, Gate::Execute).await;
+    world.approve(id, Gate::Publish).await;
+    let run = world.until(id, |run| find(run, StepKind::Stage, StepStatus::Succeeded).is_some()).await;
+    assert!(run.steps.iter().all(|s| s.status != StepStatus::Attention));
+    world.close().await;
+}

@@ -1,7 +1,7 @@
 //! What every step works with.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use db::{ClaimedStep, StepEnd};
+use db::{ClaimedStep, Purpose, StepEnd};
 use domain::{
     Outcome, Place, Plan, Snapshot, Step, Thumbprint, Trouble, audit::NewAudit, progress::Facts, snapshot::AuthConfig,
 };
@@ -14,6 +14,9 @@ use crate::{
     connectors::{Answer, Endpoint, Session},
     discovery, exchange,
 };
+
+/// How long a command may be under way, in real time.
+const UNDER_WAY: TimeDelta = TimeDelta::seconds(2);
 
 /// One attempt at a step with its surroundings.
 pub(crate) struct Context<'a> {
@@ -89,6 +92,15 @@ impl<'a> Context<'a> {
         Ok(discovery::look(self.worker, self.managed).await?)
     }
 
+    /// An effective date of now, by the clock of the server that is most ahead: a date that is in the past when it arrives is refused (domain.md 6.4).
+    pub(super) async fn soon(&self) -> Result<DateTime<Utc>> {
+        let renewal = self.claimed.run.renewal.id;
+        let before = self.worker.db.read(async |tx| tx.snapshot_of(renewal, Purpose::Before).await).await?;
+        let ahead = before.iter().flat_map(|seen| &seen.servers).filter_map(|server| server.clock_ahead_seconds).max();
+        let ahead = TimeDelta::seconds(ahead.unwrap_or(0).max(0));
+        Ok(self.now() + self.worker.timeline.stretch(UNDER_WAY) + ahead)
+    }
+
     /// Where `AuthConfig` stands on one domain controller. Refuses to go on when somebody else changed it.
     pub(super) async fn place(&self, session: &mut Session, domain_controller: &str) -> Result<(Place, AuthConfig)> {
         let seen = exchange::auth_config(session, Some(domain_controller)).await?;
@@ -124,7 +136,7 @@ impl<'a> Context<'a> {
         let intent = json!({ "cmdlet": line });
         let (claimed, name) = (self.claimed, self.worker.name.as_str());
         self.worker.db.write(async |tx| tx.intend(claimed, name, intent.clone(), self.now()).await).await?;
-        let answered = session.invoke(exchange::alone(command)).await;
+        let answered = session.invoke(command).await;
         match answered {
             Ok(answer) => {
                 self.record("cmdlet.answered", answer_detail(&line, &answer)).await?;

@@ -24,8 +24,9 @@ pub(super) async fn take_back(context: &Context<'_>) -> Result<Ended> {
         return Ok(not_done("No certificate was made".to_owned()));
     };
     let adopted = context.plan()?.observed.next.as_ref() == Some(&new);
-    if adopted && !context.intended("Import-ExchangeCertificate").await? {
-        return Ok(not_done("It was staged before this run".to_owned()));
+    let import = format!("Import-ExchangeCertificate -Server {} ", context.target());
+    if adopted && !context.intended(&import).await? {
+        return Ok(not_done("It was there before this run".to_owned()));
     }
     remove(context, &new).await
 }

@@ -1,6 +1,5 @@
 //! Undo of publication: stage the old certificate again and publish it.
 
-use chrono::TimeDelta;
 use db::StepEnd;
 use domain::{Outcome, Place, Trouble, step::Publisher};
 
@@ -33,8 +32,7 @@ async fn restore(context: &Context<'_>, session: &mut Session) -> Result<Ended> 
 
 async fn stage_old(context: &Context<'_>, session: &mut Session) -> Result<()> {
     let old = context.plan()?.observed.current.clone().ok_or_else(|| StepError::Attention(not_possible()))?;
-    let margin = context.worker.timeline.stretch(TimeDelta::seconds(2));
-    let command = exchange::stage(&old, context.now() + margin, context.pinned()?);
+    let command = exchange::stage(&old, context.soon().await?, context.pinned()?);
     context.change_auth_config(session, command, |place, _| place >= Place::Restaged).await.map(drop)
 }
 

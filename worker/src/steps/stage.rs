@@ -9,8 +9,6 @@ use crate::{connectors::Session, exchange};
 
 /// How often domain controllers are asked while a change is being replicated.
 pub(super) const REPLICATION: TimeDelta = TimeDelta::seconds(60);
-/// An effective date of now is this much ahead in real time, so that it is not in the past when it arrives (domain.md 6.4).
-const UNDER_WAY: TimeDelta = TimeDelta::seconds(2);
 /// A date that was set by somebody else may be this much nearer than the plan wants.
 const CLOSE_ENOUGH: TimeDelta = TimeDelta::hours(1);
 
@@ -50,17 +48,15 @@ fn is_staged(context: &Context<'_>, place: Place, seen: &AuthConfig) -> Result<b
 
 async fn announce(context: &Context<'_>, session: &mut Session) -> Result<AuthConfig> {
     let (thumbprint, dc) = (context.thumbprint()?, context.pinned()?);
-    let effective_at = effective_date(context)?;
+    let effective_at = effective_date(context).await?;
     let command = exchange::stage(&thumbprint, effective_at, dc);
     context.change_auth_config(session, command, |place, _| place >= Place::Staged).await
 }
 
-/// The plan's lead from now; in an emergency now, by the clock of the server that is most ahead.
-fn effective_date(context: &Context<'_>) -> Result<DateTime<Utc>> {
+/// The plan's lead from now; in an emergency now.
+async fn effective_date(context: &Context<'_>) -> Result<DateTime<Utc>> {
     let plan = context.plan()?;
-    let lead = lead(plan.staging_lead_hours);
-    let margin = if plan.emergency { context.worker.timeline.stretch(UNDER_WAY) } else { TimeDelta::zero() };
-    Ok(context.now() + lead + margin)
+    if plan.emergency { context.soon().await } else { Ok(context.now() + lead(plan.staging_lead_hours)) }
 }
 
 fn lead(hours: u32) -> TimeDelta {
