@@ -15,7 +15,6 @@ use crate::{
     certificate::{self, Severity},
     connectors::{Endpoint, Endpoints, Session},
     exchange::{self, CommandError, ExchangeServer},
-    steps::trouble_of,
     windows,
 };
 
@@ -142,7 +141,7 @@ async fn read_store(
 ) -> Result<Vec<Certificate>, Trouble> {
     let endpoint = endpoints.exchange_on(fqdn).ok_or_else(|| no_endpoint(fqdn))?;
     let all = on(&endpoint, async |session| exchange::certificates(session, fqdn).await).await;
-    let all = all.map_err(|error| trouble_of(&error))?;
+    let all = all.map_err(|error| error.trouble())?;
     let now = worker.now();
     let mut found: Vec<_> = all.iter().filter_map(|der| read_certificate(der, named, now)).collect();
     found.sort_by(|a, b| a.thumbprint.cmp(&b.thumbprint));

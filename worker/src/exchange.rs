@@ -2,7 +2,8 @@
 
 use chrono::{DateTime, Utc};
 use domain::{
-    Thumbprint,
+    Thumbprint, Trouble,
+    progress::SERVER_UNREACHABLE,
     snapshot::{AuthConfig, Version},
 };
 use psrp::{Command, ErrorRecord, Secret, Value};
@@ -32,6 +33,37 @@ pub(crate) enum CommandError {
     /// No answer came back.
     #[error(transparent)]
     Wire(#[from] WireError),
+}
+
+/// Number of the error category PermissionDenied (domain.md 6.6).
+const PERMISSION_DENIED: i32 = 18;
+
+impl CommandError {
+    /// Whether the account lacks a right.
+    pub(crate) fn is_denied(&self) -> bool {
+        matches!(self, Self::Failed { error, .. } if error.category == PERMISSION_DENIED)
+    }
+
+    /// The failure in words, with what to do.
+    pub(crate) fn trouble(&self) -> Trouble {
+        let (code, action) = match self {
+            Self::Failed { .. } if self.is_denied() => {
+                ("permission_denied", "Give the account the right that the cmdlet needs, then retry")
+            }
+            Self::Failed { .. } => ("cmdlet_failed", "Look at the server's event log, repair it, then retry"),
+            Self::Unexpected { .. } => {
+                ("unexpected_answer", "Retry; if it stays, report it with the Exchange version of the server")
+            }
+            Self::Wire(WireError::NotSent { .. }) => {
+                (SERVER_UNREACHABLE, "Start the server or repair the way to it; the step is tried again by itself")
+            }
+            Self::Wire(WireError::Refused { code, action, .. }) => (*code, *action),
+            Self::Wire(WireError::UnknownOutcome { .. }) => {
+                ("unknown_outcome", "Nothing to do: the step looks at the state first when it is tried again")
+            }
+        };
+        Trouble::new(code, self.to_string(), action)
+    }
 }
 
 pub(crate) type Result<T> = std::result::Result<T, CommandError>;

@@ -20,7 +20,7 @@ mod soak;
 mod stage;
 
 use db::{ClaimedStep, StepEnd};
-use domain::{StepKind, Trouble, progress::SERVER_UNREACHABLE};
+use domain::{StepKind, Trouble};
 
 pub(crate) use context::Context;
 
@@ -82,45 +82,13 @@ pub(crate) async fn run(worker: &Worker, claimed: &ClaimedStep) -> Result<Ended>
 /// What a failed call means for the step that made it.
 impl From<CommandError> for StepError {
     fn from(error: CommandError) -> Self {
-        let trouble = trouble_of(&error);
+        let trouble = error.trouble();
         match error {
-            CommandError::Failed { error, .. } if error.category == PERMISSION_DENIED => Self::Attention(trouble),
+            CommandError::Failed { .. } if error.is_denied() => Self::Attention(trouble),
             CommandError::Failed { .. } | CommandError::Unexpected { .. } => Self::Retry(trouble),
             CommandError::Wire(WireError::NotSent { .. } | WireError::UnknownOutcome { .. }) => Self::Retry(trouble),
             CommandError::Wire(WireError::Refused { .. }) => Self::Attention(trouble),
         }
-    }
-}
-
-/// Number of the error category PermissionDenied (domain.md 6.6).
-const PERMISSION_DENIED: i32 = 18;
-
-/// A failed call in words, with what to do.
-pub(crate) fn trouble_of(error: &CommandError) -> Trouble {
-    let message = error.to_string();
-    match error {
-        CommandError::Failed { error, .. } if error.category == PERMISSION_DENIED => {
-            Trouble::new("permission_denied", message, "Give the account the right that the cmdlet needs, then retry")
-        }
-        CommandError::Failed { .. } => {
-            Trouble::new("cmdlet_failed", message, "Look at the server's event log, repair it, then retry")
-        }
-        CommandError::Unexpected { .. } => Trouble::new(
-            "unexpected_answer",
-            message,
-            "Retry; if it stays, report it with the Exchange version of the server",
-        ),
-        CommandError::Wire(WireError::NotSent { .. }) => Trouble::new(
-            SERVER_UNREACHABLE,
-            message,
-            "Start the server or repair the way to it; the step is tried again by itself",
-        ),
-        CommandError::Wire(WireError::Refused { code, action, .. }) => Trouble::new(code, message, *action),
-        CommandError::Wire(WireError::UnknownOutcome { .. }) => Trouble::new(
-            "unknown_outcome",
-            message,
-            "Nothing to do: the step looks at the state first when it is tried again",
-        ),
     }
 }
 
