@@ -10,6 +10,7 @@ pub mod command;
 pub mod fragment;
 pub mod message;
 pub mod record;
+pub mod sealed;
 pub mod server;
 pub mod session_key;
 pub mod wsman;
