@@ -4,7 +4,6 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::Arc,
 };
 
 use anyhow::{Context as _, bail, ensure};
@@ -13,7 +12,10 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use worker::{
     Managed,
-    connectors::{Credentials, Endpoints, trust_ca, trust_system},
+    connectors::{
+        Account, Credentials, Endpoints, Identity, Kerberos, MAX_ENVELOPE_SIZE, MAX_SESSIONS, Pin, Sessions, Trust,
+        WindowsLogon, WindowsProtocol,
+    },
 };
 
 use crate::secrets::Reference;
@@ -44,15 +46,27 @@ environment variable, \"file:PATH\" a file; relative paths start at the folder o
   urls = [\"https://ex01.contoso.example/PowerShell/\"]
                                   tried in order for what concerns the organization as a whole; servers that are not
                                   listed are reached at the first one's scheme, port and path
-  authentication = \"basic\"        the only way in this version: over HTTPS, or plain HTTP on this machine
-  username = \"CONTOSO\\\\svc-rekey\"  needs the roles View-Only Configuration, Exchange Server Certificates and
-                                  Organization Client Access
+  authentication = \"kerberos\"     kerberos: what Exchange accepts by default; negotiate: kerberos, else ntlm; ntlm; basic: over
+                                  HTTPS, or plain HTTP on this machine; certificate. Over http:// kerberos, negotiate and
+                                  ntlm seal every message
+  username = \"CONTOSO\\\\svc-rekey\"  or svc-rekey@contoso.example; needs the roles View-Only Configuration, Exchange Server
+                                  Certificates and Organization Client Access
   password = \"env:REKEY_CONTOSO_PASSWORD\"
+  realm = \"CONTOSO.EXAMPLE\"       Kerberos realm of the account; default: what the user name says
+  kdc = \"dc01.contoso.example:88\" default: that of krb5.conf, or what the DNS says of the realm
+  service_principal = \"HTTP/…\"    default: HTTP/ and the host of the URL; set it for a load balancer's name
+  encryption = \"auto\"             always: seal messages inside HTTPS too
+  certificate_file = \"rekey.pem\"  for certificate: the chain in PEM …
+  certificate_key = \"file:rekey.key\"  … and a reference to its private key in PEM
   ca_file = \"contoso-ca.pem\"      trust the certificate authorities in this file only; default: those of the system
+  pin_sha256 = [\"9f86d081…\"]      trust these server certificates only; host names are checked all the same
+  max_sessions = 12               PowerShell sessions open at the same time, Windows endpoints included; Exchange allows an
+                                  account 18 on a server
+  max_envelope_kb = 500           MaxEnvelopeSizekb of the endpoints, if it was made smaller
 
   [organization.windows]          optional; without it restarts and key checks are left to people
   url = \"https://{fqdn}:5986/wsman\"
-  username = …, password = …      default: those of exchange
+  authentication, username, password, realm, kdc, service_principal, encryption   default: those of exchange
 
   [organization.connect_to]       optional: where an address is really found (tunnels, labs)
   \"ex01.contoso.example:443\" = \"127.0.0.1:8443\"
@@ -159,23 +173,61 @@ struct FileOrganization {
 struct FileExchange {
     urls: Vec<String>,
     authentication: Authentication,
-    username: String,
-    password: String,
+    username: Option<String>,
+    password: Option<String>,
+    realm: Option<String>,
+    kdc: Option<String>,
+    service_principal: Option<String>,
+    #[serde(default)]
+    encryption: Encryption,
+    certificate_file: Option<PathBuf>,
+    certificate_key: Option<String>,
     ca_file: Option<PathBuf>,
+    #[serde(default)]
+    pin_sha256: Vec<String>,
+    max_sessions: Option<usize>,
+    max_envelope_kb: Option<usize>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
 #[serde(rename_all = "snake_case")]
 enum Authentication {
     Basic,
+    Certificate,
+    Kerberos,
+    Negotiate,
+    Ntlm,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "snake_case")]
+enum Encryption {
+    Always,
+    #[default]
+    Auto,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct FileWindows {
     url: String,
+    authentication: Option<Authentication>,
     username: Option<String>,
     password: Option<String>,
+    realm: Option<String>,
+    kdc: Option<String>,
+    service_principal: Option<String>,
+    encryption: Option<Encryption>,
+}
+
+/// How to log on, as written for one kind of endpoint.
+#[derive(Clone)]
+struct Logon {
+    authentication: Authentication,
+    username: Option<String>,
+    password: Option<String>,
+    encryption: Encryption,
+    kerberos: Kerberos,
 }
 
 /// Reads the configuration: the file (named, or `rekey.toml` if there is one), then the environment over it.
@@ -268,16 +320,29 @@ fn database(text: Option<&str>, folder: &Path) -> anyhow::Result<Database> {
 }
 
 fn configured(file: FileOrganization, folder: &Path) -> anyhow::Result<Configured> {
-    let Authentication::Basic = file.exchange.authentication;
     let faults = file.policy.faults();
     ensure!(faults.is_empty(), "policy: {}", faults.join("; "));
     ensure!(!file.exchange.urls.is_empty(), "exchange.urls is empty: name at least one server's PowerShell URL");
-    let exchange = file.exchange.urls.iter().map(|url| Endpoints::parse_url(url)).collect::<Result<_, _>>();
-    let credentials = Credentials {
+    let sessions = file.exchange.max_sessions.unwrap_or(MAX_SESSIONS);
+    ensure!((1..=1024).contains(&sessions), "exchange.max_sessions is {sessions}: use 1 to 1024");
+    let envelope = file.exchange.max_envelope_kb.unwrap_or(MAX_ENVELOPE_SIZE / 1024);
+    ensure!((32..=65_536).contains(&envelope), "exchange.max_envelope_kb is {envelope}: use 32 to 65536");
+    let trust = trust(&file.exchange, folder)?;
+    let logon = Logon {
+        authentication: file.exchange.authentication,
         username: file.exchange.username,
-        password: Reference::parse(&file.exchange.password, folder)?.read().context("exchange.password")?,
+        password: file.exchange.password,
+        encryption: file.exchange.encryption,
+        kerberos: Kerberos {
+            realm: file.exchange.realm,
+            kdc: file.exchange.kdc,
+            service_principal: file.exchange.service_principal,
+        },
     };
-    let windows = file.windows.map(|windows| windows_endpoint(windows, &credentials, folder)).transpose()?;
+    let credentials = logon.read(&trust, folder).context("exchange")?;
+    let urls = file.exchange.urls.iter().map(|url| Endpoints::parse_url(url, &credentials));
+    let exchange = urls.collect::<Result<_, _>>()?;
+    let windows = file.windows.map(|windows| windows_endpoint(windows, logon, &trust, folder)).transpose()?;
     let organization = Organization {
         name: file.name.unwrap_or_else(|| file.id.to_string()),
         id: file.id,
@@ -286,31 +351,89 @@ fn configured(file: FileOrganization, folder: &Path) -> anyhow::Result<Configure
         policy: file.policy,
     };
     let endpoints = Endpoints {
-        exchange: exchange?,
+        exchange,
         credentials,
         windows,
         connect_to: file.connect_to,
-        tls: trust(file.exchange.ca_file.as_deref(), folder)?,
+        tls: trust.build().context("exchange")?,
+        max_envelope_size: envelope * 1024,
+        sessions: Sessions::new(sessions),
     };
     Ok(Configured { managed: Managed { organization, endpoints }, lab: file.lab })
 }
 
-fn windows_endpoint(file: FileWindows, exchange: &Credentials, folder: &Path) -> anyhow::Result<(String, Credentials)> {
-    ensure!(file.url.contains("{fqdn}"), "windows.url is `{}`: it must contain {{fqdn}}", file.url);
-    Endpoints::parse_url(&file.url.replace("{fqdn}", "server.example")).context("windows.url")?;
-    let password = match &file.password {
-        Some(reference) => Reference::parse(reference, folder)?.read().context("windows.password")?,
-        None => exchange.password.clone(),
-    };
-    let username = file.username.unwrap_or_else(|| exchange.username.clone());
-    Ok((file.url, Credentials { username, password }))
+impl Logon {
+    fn read(&self, trust: &Trust, folder: &Path) -> anyhow::Result<Credentials> {
+        let protocol = match self.authentication {
+            Authentication::Certificate => {
+                ensure!(
+                    trust.identity.is_some(),
+                    "certificate authentication needs certificate_file and certificate_key"
+                );
+                return Ok(Credentials::Certificate);
+            }
+            Authentication::Basic => return Ok(Credentials::Basic(self.account(folder)?)),
+            Authentication::Kerberos => WindowsProtocol::Kerberos,
+            Authentication::Negotiate => WindowsProtocol::Negotiate,
+            Authentication::Ntlm => WindowsProtocol::Ntlm,
+        };
+        let account = self.account(folder)?;
+        let always_seal = self.encryption == Encryption::Always;
+        let logon = WindowsLogon { account, protocol, always_seal, kerberos: self.kerberos.clone() };
+        ensure!(
+            protocol != WindowsProtocol::Kerberos || logon.realm().is_some(),
+            "kerberos needs the realm of the account: write username as DOMAIN\\user or user@domain, or set realm"
+        );
+        Ok(Credentials::Windows(logon))
+    }
+
+    fn account(&self, folder: &Path) -> anyhow::Result<Account> {
+        let username = self.username.clone().context("username is missing")?;
+        let password = self.password.as_deref().context("password is missing")?;
+        Ok(Account { username, password: Reference::parse(password, folder)?.read().context("password")? })
+    }
 }
 
-fn trust(ca_file: Option<&Path>, folder: &Path) -> anyhow::Result<Arc<rustls::ClientConfig>> {
-    let Some(path) = ca_file else { return trust_system().context("the system's certificate authorities") };
-    let path = folder.join(path);
-    let pem = std::fs::read(&path).with_context(|| format!("ca_file: cannot read {}", path.display()))?;
-    trust_ca(&pem).with_context(|| format!("ca_file {}", path.display()))
+fn windows_endpoint(
+    file: FileWindows,
+    exchange: Logon,
+    trust: &Trust,
+    folder: &Path,
+) -> anyhow::Result<(String, Credentials)> {
+    ensure!(file.url.contains("{fqdn}"), "windows.url is `{}`: it must contain {{fqdn}}", file.url);
+    let logon = Logon {
+        authentication: file.authentication.unwrap_or(exchange.authentication),
+        username: file.username.or(exchange.username),
+        password: file.password.or(exchange.password),
+        encryption: file.encryption.unwrap_or(exchange.encryption),
+        kerberos: Kerberos {
+            realm: file.realm.or(exchange.kerberos.realm),
+            kdc: file.kdc.or(exchange.kerberos.kdc),
+            service_principal: file.service_principal,
+        },
+    };
+    let credentials = logon.read(trust, folder).context("windows")?;
+    Endpoints::parse_url(&file.url.replace("{fqdn}", "server.example"), &credentials).context("windows.url")?;
+    Ok((file.url, credentials))
+}
+
+fn trust(file: &FileExchange, folder: &Path) -> anyhow::Result<Trust> {
+    let read = |path: &Path| {
+        let path = folder.join(path);
+        std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))
+    };
+    let ca = file.ca_file.as_deref().map(read).transpose().context("ca_file")?;
+    let pins = file.pin_sha256.iter().map(|text| Pin::parse(text)).collect::<Result<_, _>>().context("pin_sha256")?;
+    let identity = match (&file.certificate_file, &file.certificate_key) {
+        (Some(path), Some(key)) => {
+            let key = Reference::parse(key, folder)?.read().context("certificate_key")?;
+            let key = key.expose_secret().as_bytes().to_vec().into();
+            Some(Identity { certificates: read(path).context("certificate_file")?, key })
+        }
+        (None, None) => None,
+        _ => bail!("certificate_file and certificate_key go together"),
+    };
+    Ok(Trust { ca, pins, identity })
 }
 
 #[cfg(test)]
@@ -364,12 +487,55 @@ mod tests {
     }
 
     #[test]
+    fn every_way_to_log_on_can_be_configured() {
+        let with = |authentication: &str, more: &str| {
+            let text = ORGANIZATION.replace("\"basic\"", &format!("\"{authentication}\""));
+            parse(&format!("{text}\n{more}")).map(|config| config.organizations[0].managed.endpoints.clone())
+        };
+        for authentication in ["kerberos", "negotiate", "ntlm"] {
+            let endpoints = with(authentication, "kdc = \"dc01:88\"\nrealm = \"contoso.example\"").unwrap();
+            let Credentials::Windows(logon) = endpoints.credentials else { panic!("{authentication}") };
+            assert_eq!(logon.kerberos.kdc.as_deref(), Some("dc01:88"));
+        }
+        let error = format!("{:#}", with("certificate", "").unwrap_err());
+        assert!(error.contains("certificate_file and certificate_key"), "{error}");
+        let error = format!("{:#}", with("basic", "pin_sha256 = [\"12\"]").unwrap_err());
+        assert!(error.contains("64 hexadecimal digits"), "{error}");
+        let error = format!("{:#}", with("password", "").unwrap_err());
+        assert!(error.contains("kerberos"), "it names what there is: {error}");
+    }
+
+    #[test]
+    fn passwords_are_not_configured_to_travel_in_the_clear() {
+        let plain = ORGANIZATION.replace("https://", "http://");
+        assert!(format!("{:#}", parse(&plain).unwrap_err()).contains("use https"));
+        let sealed = plain.replace("\"basic\"", "\"kerberos\"").replace("\"svc\"", "\"svc@contoso.example\"");
+        assert!(parse(&sealed).is_ok(), "Exchange's default: sealed over http");
+    }
+
+    #[test]
     fn every_key_is_in_the_help() {
         let keys =
             ["listen", "data_dir", "database", "token_key", "seal_key", "concurrency", "clock", "log", "log_format"];
+        let exchange = [
+            "urls",
+            "authentication",
+            "username",
+            "password",
+            "realm",
+            "kdc",
+            "service_principal",
+            "encryption",
+            "certificate_file",
+            "certificate_key",
+            "ca_file",
+            "pin_sha256",
+            "max_sessions",
+            "max_envelope_kb",
+        ];
         let policy = serde_json::to_value(Policy::default()).unwrap();
         let policy = policy.as_object().unwrap().keys().map(String::as_str);
-        for key in keys.into_iter().chain(policy) {
+        for key in keys.into_iter().chain(exchange).chain(policy) {
             assert!(KEYS.contains(&format!("  {key} =")), "{key}");
         }
     }

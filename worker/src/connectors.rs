@@ -1,14 +1,21 @@
 //! Ways to the outside: where an organization's endpoints are, and sessions on them.
 
+mod connection;
+mod context;
+mod credentials;
 mod endpoints;
 mod http;
+mod pool;
 mod session;
 mod tls;
 
-pub use endpoints::{Credentials, Endpoint, Endpoints, InvalidEndpoint};
+pub use credentials::{Account, Credentials, Kerberos, WindowsLogon, WindowsProtocol};
+pub use endpoints::{Endpoint, Endpoints, InvalidEndpoint, MAX_ENVELOPE_SIZE, MAX_SESSIONS};
 pub(crate) use http::fetch;
+pub(crate) use pool::Lease;
+pub use pool::Sessions;
 pub(crate) use session::{Answer, Session};
-pub use tls::{InvalidCa, trust_ca, trust_system};
+pub use tls::{Identity, InvalidTrust, Pin, Trust};
 
 /// Why nothing came back from an endpoint, by what it means for a command that was to change something.
 #[derive(Debug, thiserror::Error)]

@@ -51,20 +51,15 @@ pub(crate) async fn look(worker: &Worker, managed: &Managed) -> exchange::Result
     })
 }
 
-/// Runs `work` on the first server that takes a session, and closes the session however it ends. `work` is told the server's name.
+/// Runs `work` on the first server that takes a session. `work` is told the server's name.
 pub(crate) async fn on_any<T>(
     endpoints: &Endpoints,
     work: impl AsyncFnOnce(&mut Session, String) -> exchange::Result<T>,
 ) -> exchange::Result<T> {
     let mut last = None;
     for endpoint in endpoints.exchange() {
-        match Session::open(&endpoint).await {
-            Ok(mut session) => {
-                let host = endpoint.url.host().unwrap_or_default().to_ascii_lowercase();
-                let result = work(&mut session, host).await;
-                session.close().await;
-                return result;
-            }
+        match endpoint.session().await {
+            Ok(mut session) => return work(&mut session, endpoint.host().to_ascii_lowercase()).await,
             Err(error) => {
                 warn!("Asking the next server: {error}");
                 last = Some(error);
@@ -76,15 +71,13 @@ pub(crate) async fn on_any<T>(
     Err(last.map_or_else(none, CommandError::Wire))
 }
 
-/// Runs `work` on a session that is closed however it ends.
+/// Runs `work` on a session.
 pub(crate) async fn on<T, E: From<CommandError>>(
     endpoint: &Endpoint,
     work: impl AsyncFnOnce(&mut Session) -> Result<T, E>,
 ) -> Result<T, E> {
-    let mut session = Session::open(endpoint).await.map_err(CommandError::Wire)?;
-    let result = work(&mut session).await;
-    session.close().await;
-    result
+    let mut session = endpoint.session().await.map_err(CommandError::Wire)?;
+    work(&mut session).await
 }
 
 /// `AuthConfig` on every domain controller that a server of the organization uses.

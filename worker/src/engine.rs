@@ -65,13 +65,16 @@ async fn run_loops(worker: Arc<Worker>, concurrency: usize, stop: CancellationTo
     if tokio::time::timeout(DRAIN, async { while loops.join_next().await.is_some() {} }).await.is_err() {
         warn!("Steps are still under way after {} s; another worker takes them when their leases end", DRAIN.as_secs());
     }
+    // Steps that did not end leave their sessions behind here.
+    drop(loops);
+    worker.close_sessions().await;
 }
 
 async fn run_loop(worker: Arc<Worker>, stop: CancellationToken) {
     while !stop.is_cancelled() {
         // Order: ask to be woken before looking, so that work arriving in between is not slept through.
         let woken = worker.db.woken();
-        let pause = match run_one(&worker).await {
+        let pause = match Box::pin(run_one(&worker)).await {
             Ok(true) => continue,
             Ok(false) => until_due(&worker).await,
             Err(error) => {
@@ -94,7 +97,7 @@ pub async fn run_one(worker: &Worker) -> Result<bool, db::Error> {
     match worker.db.claim(&worker.name, lease_ends, now).await? {
         Claimed::Idle => Ok(false),
         Claimed::Settled => Ok(true),
-        Claimed::Step(claimed) => run_step(worker, &claimed).await.map(|()| true),
+        Claimed::Step(claimed) => Box::pin(run_step(worker, &claimed)).await.map(|()| true),
     }
 }
 

@@ -66,6 +66,12 @@ impl Worker {
         self.now() + span.max(self.timeline.stretch(SHORTEST_PAUSE))
     }
 
+    /// Gives the sessions of all organizations back to their servers. No step can run after that.
+    pub async fn close_sessions(&self) {
+        let closings = self.organizations.values().map(|managed| managed.endpoints.sessions.close());
+        futures_util::future::join_all(closings).await;
+    }
+
     fn managed(&self, id: &OrganizationId) -> Option<&Managed> {
         self.organizations.get(id)
     }

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use worker::{
     Managed, Worker,
-    connectors::{Credentials, Endpoints, trust_ca},
+    connectors::{Account, Credentials, Endpoints, MAX_ENVELOPE_SIZE, MAX_SESSIONS, Sessions, Trust},
     engine,
     sealing::Sealer,
 };
@@ -234,9 +234,9 @@ pub(crate) fn contoso() -> OrganizationId {
 }
 
 fn endpoints(lab: &Lab, password: &str, ca: &str) -> Endpoints {
-    let credentials =
-        Credentials { username: lab.username().to_owned(), password: SecretString::from(password.to_owned()) };
-    let url = |fqdn: &str| Endpoints::parse_url(&format!("https://{fqdn}/PowerShell/")).unwrap();
+    let account = Account { username: lab.username().to_owned(), password: SecretString::from(password.to_owned()) };
+    let credentials = Credentials::Basic(account);
+    let url = |fqdn: &str| Endpoints::parse_url(&format!("https://{fqdn}/PowerShell/"), &credentials).unwrap();
     let mut connect_to = BTreeMap::new();
     for server in lab.servers() {
         connect_to.insert(format!("{}:443", server.fqdn), server.https.to_string());
@@ -247,7 +247,9 @@ fn endpoints(lab: &Lab, password: &str, ca: &str) -> Endpoints {
         credentials: credentials.clone(),
         windows: Some(("https://{fqdn}:5986/wsman".to_owned(), credentials)),
         connect_to,
-        tls: trust_ca(ca.as_bytes()).unwrap(),
+        tls: Trust::ca(ca.as_bytes()).build().unwrap(),
+        max_envelope_size: MAX_ENVELOPE_SIZE,
+        sessions: Sessions::new(MAX_SESSIONS),
     }
 }
 

@@ -34,6 +34,8 @@ impl Fault {
     pub const INVALID: u32 = 2_150_858_817;
     /// ERROR_WSMAN_ENCODING_LIMIT: the request, or what it wants to have, is too large or too small.
     pub const ENCODING_LIMIT: u32 = 2_150_858_805;
+    /// ERROR_ACCESS_DENIED: the account may not do this.
+    pub const ACCESS_DENIED: u32 = 5;
     /// ERROR_WSMAN_ACTION_NOT_SUPPORTED: the service does not know what is asked.
     pub const NOT_SUPPORTED: u32 = 2_150_858_771;
 
@@ -107,6 +109,24 @@ impl Fault {
     #[must_use]
     pub fn is_gone(&self) -> bool {
         self.code == Self::NO_SUCH_SHELL || (self.code == 0 && self.subcode_is("InvalidSelectors"))
+    }
+
+    /// Whether the user has as many shells as allowed: some must end first. Exchange names the limit of its throttling policy.
+    #[must_use]
+    pub fn is_quota(&self) -> bool {
+        self.code == Self::TOO_MANY_SHELLS || self.subcode_is("QuotaLimit") || self.message.contains("MaxConcurrency")
+    }
+
+    /// Whether the account may not do this.
+    #[must_use]
+    pub fn is_access_denied(&self) -> bool {
+        self.code == Self::ACCESS_DENIED || self.subcode_is("AccessDenied")
+    }
+
+    /// Whether the request was larger than the service takes.
+    #[must_use]
+    pub fn is_too_large(&self) -> bool {
+        self.code == Self::ENCODING_LIMIT || self.subcode_is("EncodingLimit")
     }
 
     fn subcode_is(&self, local: &str) -> bool {

@@ -316,7 +316,7 @@ fn duration(text: &str) -> Result<Duration, Malformed> {
     Duration::try_from_secs_f64(seconds.min(MAX_TIMEOUT_SECONDS)).map_err(|_| invalid())
 }
 
-const IDLE_SECONDS: u32 = 900;
+const IDLE_SECONDS: u32 = 180;
 /// What Windows takes when a request does not say (MS-WSMV 2.2.4.10).
 const DEFAULT_ENVELOPE: usize = 150 * 1024;
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);

@@ -1,26 +1,12 @@
 //! Where the endpoints of an organization are, and who logs on to them.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use hyper::Uri;
 use psrp::client::Configuration;
 use rustls::ClientConfig;
-use secrecy::SecretString;
 
-/// Who logs on (Basic).
-#[derive(Clone)]
-pub struct Credentials {
-    /// User name.
-    pub username: String,
-    /// Password.
-    pub password: SecretString,
-}
-
-impl fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Credentials").field("username", &self.username).finish_non_exhaustive()
-    }
-}
+use super::{Credentials, Lease, Sessions, WireError};
 
 /// The endpoints of one organization.
 #[derive(Clone, Debug)]
@@ -36,7 +22,16 @@ pub struct Endpoints {
     pub connect_to: BTreeMap<String, String>,
     /// Whom connections trust.
     pub tls: Arc<ClientConfig>,
+    /// The largest envelope that the endpoints take, in bytes (`MaxEnvelopeSizekb` times 1024).
+    pub max_envelope_size: usize,
+    /// The sessions that are open.
+    pub sessions: Sessions,
 }
+
+/// What Windows accepts by default since Server 2012 (`MaxEnvelopeSizekb` 500).
+pub const MAX_ENVELOPE_SIZE: usize = 500 * 1024;
+/// How many sessions an organization may hold: Exchange allows an account 18 on a server, and people need some too.
+pub const MAX_SESSIONS: usize = 12;
 
 /// One endpoint and how to get there.
 #[derive(Clone, Debug)]
@@ -51,13 +46,19 @@ pub struct Endpoint {
     pub connect_to: String,
     /// Whom the connection trusts.
     pub tls: Arc<ClientConfig>,
+    /// The largest envelope that it takes, in bytes.
+    pub max_envelope_size: usize,
+    /// The sessions of its organization.
+    pub sessions: Sessions,
 }
 
 /// A URL that is no endpoint.
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidEndpoint {
     /// Basic credentials would be readable on the way.
-    #[error("{0} would send the password unprotected: use https (plain http is accepted on this machine only)")]
+    #[error(
+        "{0} would send the password unprotected: use https, or authentication that seals (kerberos, negotiate, ntlm)"
+    )]
     Insecure(String),
     /// Not a URL with scheme and host.
     #[error("`{0}` is not a URL like https://ex01.contoso.example/PowerShell/")]
@@ -65,13 +66,14 @@ pub enum InvalidEndpoint {
 }
 
 impl Endpoints {
-    /// Reads the URL of an endpoint.
-    pub fn parse_url(text: &str) -> Result<Uri, InvalidEndpoint> {
+    /// Reads the URL of an endpoint that is reached with these credentials.
+    pub fn parse_url(text: &str, credentials: &Credentials) -> Result<Uri, InvalidEndpoint> {
         let url: Uri = text.parse().map_err(|_| InvalidEndpoint::NotAUrl(text.to_owned()))?;
         let host = url.host().unwrap_or_default();
         match url.scheme_str() {
             Some("https") if !host.is_empty() => Ok(url),
             Some("http") if matches!(host, "127.0.0.1" | "[::1]" | "localhost") => Ok(url),
+            Some("http") if !host.is_empty() && credentials.protect_plain_http() => Ok(url),
             Some("http") if !host.is_empty() => Err(InvalidEndpoint::Insecure(text.to_owned())),
             _ => Err(InvalidEndpoint::NotAUrl(text.to_owned())),
         }
@@ -91,13 +93,21 @@ impl Endpoints {
         let first = self.exchange.first()?;
         let port = first.port().map(|port| format!(":{port}")).unwrap_or_default();
         let url = format!("{}://{fqdn}{port}{}", first.scheme_str()?, first.path());
-        Some(self.exchange_at(Self::parse_url(&url).ok()?))
+        Some(self.exchange_at(Self::parse_url(&url, &self.credentials).ok()?))
+    }
+
+    /// A document that a server offers over HTTPS, whatever its PowerShell endpoint speaks.
+    pub(crate) fn document_on(&self, fqdn: &str, path: &str) -> Option<Endpoint> {
+        let first = self.exchange_on(fqdn)?;
+        let port =
+            first.url.port_u16().filter(|_| !first.is_plain()).map(|port| format!(":{port}")).unwrap_or_default();
+        Some(self.exchange_at(format!("https://{fqdn}{port}{path}").parse().ok()?))
     }
 
     /// The Windows endpoint of one server, if there are any.
     pub(crate) fn windows_on(&self, fqdn: &str) -> Option<Endpoint> {
         let (template, credentials) = self.windows.as_ref()?;
-        let url = Self::parse_url(&template.replace("{fqdn}", fqdn)).ok()?;
+        let url = Self::parse_url(&template.replace("{fqdn}", fqdn), credentials).ok()?;
         Some(self.endpoint(url, Configuration::Windows, credentials.clone()))
     }
 
@@ -108,7 +118,15 @@ impl Endpoints {
     fn endpoint(&self, url: Uri, configuration: Configuration, credentials: Credentials) -> Endpoint {
         let address = address(&url);
         let connect_to = self.connect_to.get(&address).cloned().unwrap_or(address);
-        Endpoint { url, configuration, credentials, connect_to, tls: self.tls.clone() }
+        Endpoint {
+            url,
+            configuration,
+            credentials,
+            connect_to,
+            tls: self.tls.clone(),
+            max_envelope_size: self.max_envelope_size,
+            sessions: self.sessions.clone(),
+        }
     }
 }
 
@@ -118,11 +136,24 @@ impl Endpoint {
         address(&self.url)
     }
 
-    /// The same server and way, another path, for documents that it serves.
-    pub(crate) fn with_path(&self, path: &'static str) -> Self {
-        let mut parts = self.url.clone().into_parts();
-        parts.path_and_query = Some(path.parse().expect("paths are written in this crate"));
-        Self { url: Uri::from_parts(parts).expect("only the path was changed"), ..self.clone() }
+    /// A session there, when one more may be open.
+    pub(crate) async fn session(&self) -> Result<Lease, WireError> {
+        self.sessions.lease(self).await
+    }
+
+    /// What sessions on it are known by.
+    pub(super) fn key(&self) -> String {
+        self.url.to_string()
+    }
+
+    /// The host of the URL.
+    pub(crate) fn host(&self) -> &str {
+        self.url.host().unwrap_or_default().trim_matches(['[', ']'])
+    }
+
+    /// Whether the connection is without TLS.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.url.scheme_str() == Some("http")
     }
 }
 
@@ -133,16 +164,29 @@ fn address(url: &Uri) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use secrecy::SecretString;
+
+    use super::{super::*, *};
+
+    fn basic() -> Credentials {
+        Credentials::Basic(Account { username: "svc".to_owned(), password: SecretString::from("secret") })
+    }
+
+    fn ntlm() -> Credentials {
+        let Credentials::Basic(account) = basic() else { unreachable!("made above") };
+        let (protocol, always_seal) = (WindowsProtocol::Ntlm, false);
+        Credentials::Windows(WindowsLogon { account, protocol, always_seal, kerberos: Kerberos::default() })
+    }
 
     #[test]
     fn passwords_are_not_sent_over_plain_http_to_another_machine() {
         for good in ["https://ex01.contoso.example/PowerShell/", "http://127.0.0.1:8080/PowerShell/"] {
-            assert!(Endpoints::parse_url(good).is_ok(), "{good}");
+            assert!(Endpoints::parse_url(good, &basic()).is_ok(), "{good}");
         }
-        assert!(matches!(Endpoints::parse_url("http://ex01/PowerShell/"), Err(InvalidEndpoint::Insecure(_))));
+        assert!(matches!(Endpoints::parse_url("http://ex01/PowerShell/", &basic()), Err(InvalidEndpoint::Insecure(_))));
+        assert!(Endpoints::parse_url("http://ex01/PowerShell/", &ntlm()).is_ok(), "messages are sealed");
         for bad in ["ex01", "/PowerShell", "ftp://ex01/", ""] {
-            assert!(matches!(Endpoints::parse_url(bad), Err(InvalidEndpoint::NotAUrl(_))), "{bad}");
+            assert!(matches!(Endpoints::parse_url(bad, &basic()), Err(InvalidEndpoint::NotAUrl(_))), "{bad}");
         }
     }
 }

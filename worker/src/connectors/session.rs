@@ -9,10 +9,11 @@ use psrp::{
 };
 use tracing::debug;
 
-use super::{Endpoint, WireError, http::Connection};
+use super::{
+    Endpoint, WireError,
+    connection::{Connection, LoggedOn},
+};
 
-/// Half a MiB less nothing: what Exchange accepts by default (`MaxEnvelopeSizekb` 500).
-const MAX_ENVELOPE_SIZE: usize = 500 * 1024;
 /// How long an endpoint may hold a Receive.
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long the farewell may take.
@@ -23,6 +24,10 @@ pub(crate) struct Session {
     connection: Connection,
     pool: Pool,
     address: String,
+    /// Whether something is under way, or came to no known end.
+    busy: bool,
+    /// Whether it has been on the shelf since it was last used.
+    rested: bool,
 }
 
 /// What a pipeline wrote and how it ended.
@@ -48,24 +53,74 @@ impl Session {
         let options = Options {
             to: endpoint.url.to_string(),
             configuration: endpoint.configuration,
-            max_envelope_size: MAX_ENVELOPE_SIZE,
+            max_envelope_size: endpoint.max_envelope_size,
             operation_timeout: OPERATION_TIMEOUT,
         };
         let connection = Connection::open(endpoint).await?;
-        let mut session = Self { connection, pool: Pool::new(options), address: endpoint.address() };
-        let opened = session.drive(Until::Opened, &mut Answer::default()).await;
-        opened.map_err(|error| match error {
-            WireError::UnknownOutcome { host, why } => WireError::NotSent { host, why },
-            error => error,
-        })?;
-        Ok(session)
+        let address = endpoint.address();
+        let mut session = Self { connection, pool: Pool::new(options), address, busy: true, rested: false };
+        match session.drive(Until::Opened, &mut Answer::default()).await {
+            Ok(()) => {
+                session.busy = false;
+                debug!("{}: a session is open{}", session.address, session.how());
+                Ok(session)
+            }
+            Err(error) => {
+                // The shell may be there although nobody said so.
+                if session.pool.shell_id().is_some() && !matches!(error, WireError::Refused { .. }) {
+                    session.close().await;
+                }
+                Err(match error {
+                    WireError::UnknownOutcome { host, why } => WireError::NotSent { host, why },
+                    error => error,
+                })
+            }
+        }
     }
 
-    /// Runs a pipeline to its end.
+    /// How the connection logged on; `None` before the first answer.
+    pub(crate) const fn logged_on(&self) -> Option<&LoggedOn> {
+        self.connection.logged_on()
+    }
+
+    fn how(&self) -> String {
+        self.logged_on().map(|how| format!(", {how}")).unwrap_or_default()
+    }
+
+    /// Whether it can be used for something else now.
+    pub(super) const fn is_good(&self) -> bool {
+        !self.busy
+    }
+
+    /// The same, taken from the shelf.
+    pub(super) const fn warm(mut self) -> Self {
+        self.rested = true;
+        self
+    }
+
+    /// Runs a pipeline to its end. A session that was lost while nobody used it is opened anew: the pipeline has not left then.
     pub(crate) async fn invoke(&mut self, pipeline: impl Into<Pipeline>) -> Result<Answer, WireError> {
-        self.pool.start(pipeline.into()).map_err(|error| self.refused("protocol", error.to_string()))?;
+        let pipeline = pipeline.into();
+        if !std::mem::take(&mut self.rested) {
+            return self.run(pipeline).await;
+        }
+        match self.run(pipeline.clone()).await {
+            Err(WireError::NotSent { why, .. }) => {
+                debug!("{}: the warm session is lost ({why})", self.address);
+                let fresh = Self::open(self.connection.endpoint()).await?;
+                std::mem::replace(self, fresh).close().await;
+                self.run(pipeline).await
+            }
+            done => done,
+        }
+    }
+
+    async fn run(&mut self, pipeline: Pipeline) -> Result<Answer, WireError> {
+        self.busy = true;
+        self.pool.start(pipeline).map_err(|error| self.refused("protocol", error.to_string()))?;
         let mut answer = Answer::default();
         self.drive(Until::Ended, &mut answer).await?;
+        self.busy = false;
         Ok(answer)
     }
 
@@ -132,8 +187,9 @@ impl Session {
             StatusCode::UNAUTHORIZED => Err(WireError::Refused {
                 host: self.address.clone(),
                 code: "credentials_refused",
-                why: "it does not accept the user name and password (401)".to_owned(),
-                action: "Correct username and password in the configuration, and allow Basic on the virtual directory; then retry",
+                why: format!("it does not accept the logon (401{})", self.how()),
+                action: "Correct username and password or the certificate in the configuration, and see that the virtual directory \
+                         allows this authentication; then retry",
             }),
             StatusCode::FORBIDDEN => Err(WireError::Refused {
                 host: self.address.clone(),
@@ -146,17 +202,34 @@ impl Session {
         }
     }
 
-    /// A fault on the Command itself says that it was not taken; later, only the pipeline's own end says what became of it.
+    /// What an error means for the pipeline. A fault on the Command itself says that it was not taken; later, only the pipeline's own end says what
+    /// became of it.
     fn explain(&self, error: ClientError, operation: Operation, sent: bool) -> WireError {
+        let host = self.address.clone();
         let why = error.to_string();
+        let taken = sent && operation != Operation::Command;
         match error {
-            ClientError::Fault(_) | ClientError::PoolBroken(_)
-                if matches!(operation, Operation::Create | Operation::Command) || !sent =>
-            {
-                self.refused("endpoint_refused", why)
-            }
-            _ if sent => WireError::UnknownOutcome { host: self.address.clone(), why },
-            _ => WireError::NotSent { host: self.address.clone(), why },
+            _ if taken => WireError::UnknownOutcome { host, why },
+            ClientError::ShellGone => WireError::NotSent { host, why },
+            ClientError::Fault(fault) if fault.is_quota() => WireError::NotSent {
+                host,
+                why: format!("{why} Sessions that were left behind end by themselves after 3 minutes"),
+            },
+            ClientError::Fault(fault) if fault.is_access_denied() => WireError::Refused {
+                host,
+                code: "access_denied",
+                why,
+                action: "Allow the account remote PowerShell there (Set-User -RemotePowerShellEnabled $true); then retry",
+            },
+            ClientError::Fault(fault) if fault.is_too_large() => WireError::Refused {
+                host,
+                code: "envelope_too_large",
+                why,
+                action: "Set max_envelope_kb to the server's MaxEnvelopeSizekb (winrm get winrm/config); then retry",
+            },
+            ClientError::Fault(_) | ClientError::PoolBroken(_) => self.refused("endpoint_refused", why),
+            _ if sent => WireError::UnknownOutcome { host, why },
+            _ => WireError::NotSent { host, why },
         }
     }
 

@@ -159,8 +159,9 @@ async fn metadata(context: &Context<'_>, planned: &PlannedServer) -> Evidence {
 
 async fn told_keys(context: &Context<'_>, planned: &PlannedServer) -> std::result::Result<Vec<Thumbprint>, String> {
     use base64::{Engine as _, engine::general_purpose::STANDARD};
-    let endpoint = context.managed.endpoints.exchange_on(&planned.fqdn).ok_or("there is no endpoint for it")?;
-    let response = connectors::fetch(&endpoint.with_path(METADATA)).await.map_err(|error| error.to_string())?;
+    let endpoint = context.managed.endpoints.document_on(&planned.fqdn, METADATA);
+    let response =
+        connectors::fetch(&endpoint.ok_or("there is no endpoint for it")?).await.map_err(|error| error.to_string())?;
     if !response.status.is_success() {
         return Err(format!("{METADATA} answered {}", response.status));
     }

@@ -1,115 +1,23 @@
 //! Against an independent server: psrpcore's state machine behind a WS-Management layer that counts violations of the protocol.
 
-use std::{
-    collections::BTreeMap,
-    io::{BufRead as _, BufReader},
-    path::Path,
-    process::{Child, Command as Process, Stdio},
-};
+mod logons;
+mod peer;
+mod warm;
+
+use std::collections::BTreeMap;
 
 use chrono::{TimeZone as _, Utc};
 use domain::Thumbprint;
 use psrp::{Command, Secret};
-use secrecy::SecretString;
-use serde_json::{Value as Json, json};
+use serde_json::json;
 
+use self::peer::{PASSWORD, Peer, basic};
 use super::*;
 use crate::{
     certificate::{AuthCertificate, KeySize, Request},
-    connectors::{Credentials, Endpoints, trust_ca},
+    connectors::Trust,
     exchange, pfx,
 };
-
-/// The peer, ended by its id when dropped.
-struct Peer {
-    process: Child,
-    ready: Json,
-    _folder: tempfile::TempDir,
-}
-
-impl Peer {
-    fn start(extra: &[&str]) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let mut process = Process::new(peer_python())
-            .arg(peers().join("exchange_peer.py"))
-            .args(["--auth", "basic", "--basic-over-http", "--allow-unencrypted", "--work-dir"])
-            .arg(folder.path())
-            .args(extra)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let ready = serde_json::from_str(&line).expect("the peer says where it listens");
-        Self { process, ready, _folder: folder }
-    }
-
-    fn endpoints(&self, url: &str, password: &str) -> Endpoints {
-        let ca = std::fs::read(self.ready["ca"].as_str().unwrap()).unwrap();
-        Endpoints {
-            exchange: vec![Endpoints::parse_url(url).unwrap()],
-            credentials: Credentials {
-                username: "EXAMPLE\\svc-rotate".to_owned(),
-                password: SecretString::from(password.to_owned()),
-            },
-            windows: None,
-            connect_to: BTreeMap::new(),
-            tls: trust_ca(&ca).unwrap(),
-        }
-    }
-
-    fn https(&self) -> Endpoint {
-        let url = format!("https://localhost:{}/PowerShell/", self.ready["https_port"]);
-        self.endpoints(&url, "Passw0rd!").exchange().next().unwrap()
-    }
-
-    fn http(&self) -> Endpoint {
-        let url = format!("http://localhost:{}/PowerShell/", self.ready["http_port"]);
-        self.endpoints(&url, "Passw0rd!").exchange().next().unwrap()
-    }
-
-    fn admin(&self, path: &str) -> String {
-        format!("http://127.0.0.1:{}{path}", self.ready["admin_port"])
-    }
-
-    async fn ask(&self, path: &str) -> Json {
-        let http = reqwest::Client::builder().no_proxy().build().unwrap();
-        http.get(self.admin(path)).send().await.unwrap().json().await.unwrap()
-    }
-
-    async fn inject(&self, fault: Json) {
-        let http = reqwest::Client::builder().no_proxy().build().unwrap();
-        http.post(self.admin("/inject")).json(&fault).send().await.unwrap().error_for_status().unwrap();
-    }
-
-    async fn has_nothing_to_object(&self) {
-        assert_eq!(self.ask("/violations").await["violations"], json!([]));
-    }
-
-    async fn has_no_shell(&self) {
-        assert_eq!(self.ask("/state").await["shells"], json!({}), "a shell was left behind");
-    }
-}
-
-impl Drop for Peer {
-    fn drop(&mut self) {
-        drop(self.process.kill());
-        drop(self.process.wait());
-    }
-}
-
-fn peers() -> std::path::PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/peers")
-}
-
-/// The Python that has the peer's packages: `./test` names it, otherwise it is made here.
-fn peer_python() -> String {
-    std::env::var("REKEY_PEER_PYTHON").unwrap_or_else(|_| {
-        let made = Process::new(peers().join("venv.sh")).output().unwrap();
-        String::from_utf8(made.stdout).unwrap().trim().to_owned()
-    })
-}
 
 async fn text(session: &mut Session, command: Command) -> String {
     let answer = session.invoke(command).await.unwrap();
@@ -276,16 +184,18 @@ async fn six_sessions_at_once_do_not_disturb_each_other() {
 #[tokio::test]
 async fn who_refuses_and_who_is_not_there_are_told_apart() {
     let peer = Peer::start(&[]);
-    let https = format!("https://localhost:{}/PowerShell/", peer.ready["https_port"]);
-    let wrong_password = peer.endpoints(&https, "wrong").exchange().next().unwrap();
+    let wrong_password = peer.endpoint("https", basic("wrong"));
     assert!(matches!(refusal(&wrong_password).await, WireError::Refused { code: "credentials_refused", .. }));
     let mut stranger = peer.https();
     let key = rcgen::KeyPair::generate().unwrap();
     let other = rcgen::CertificateParams::new(Vec::new()).unwrap().self_signed(&key).unwrap().pem();
-    stranger.tls = trust_ca(other.as_bytes()).unwrap();
-    assert!(matches!(refusal(&stranger).await, WireError::Refused { code: "certificate_not_trusted", .. }));
-    let mut wrong_name = peer.endpoints("https://ex99.example.com/PowerShell/", "Passw0rd!");
-    let address = format!("127.0.0.1:{}", peer.ready["https_port"]);
+    stranger.tls = Trust::ca(other.as_bytes()).build().unwrap();
+    let WireError::Refused { code: "certificate_not_trusted", why, .. } = refusal(&stranger).await else {
+        panic!("the server was trusted");
+    };
+    assert!(why.contains("issued by `") && why.contains("SHA-256 "), "it names what the server presented: {why}");
+    let mut wrong_name = peer.endpoints("https://ex99.example.com/PowerShell/", basic(PASSWORD));
+    let address = format!("127.0.0.1:{}", peer.port("https"));
     wrong_name.connect_to.insert("ex99.example.com:443".to_owned(), address);
     let wrong_name = wrong_name.exchange().next().unwrap();
     assert!(matches!(refusal(&wrong_name).await, WireError::Refused { code: "certificate_not_trusted", .. }));
