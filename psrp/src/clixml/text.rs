@@ -46,9 +46,10 @@ pub(super) fn unescape(text: &str) -> Cow<'_, str> {
 /// ISO 8601 as .NET writes it: up to seven decimals, then `Z`, an offset or nothing.
 pub(super) fn read_date_time(text: &str) -> Option<Value> {
     if let Ok(at) = DateTime::parse_from_rfc3339(text) {
-        return Some(Value::DateTime(at));
+        return at.with_nanosecond(whole_ticks(at.nanosecond())?).map(Value::DateTime);
     }
-    NaiveDateTime::parse_from_str(text, "%Y-%m-%dT%H:%M:%S%.f").ok().map(Value::NaiveDateTime)
+    let at = NaiveDateTime::parse_from_str(text, "%Y-%m-%dT%H:%M:%S%.f").ok()?;
+    at.with_nanosecond(whole_ticks(at.nanosecond())?).map(Value::NaiveDateTime)
 }
 
 /// The moment without its zone, to a tenth of a microsecond.
@@ -148,12 +149,22 @@ fn read_seconds(text: &str) -> Option<(i64, u32)> {
     let text = text.strip_suffix('S')?;
     let (seconds, fraction) = text.split_once('.').unwrap_or((text, "0"));
     let nanos: String = fraction.chars().chain("000000000".chars()).take(9).collect();
-    Some((whole(seconds)?, u32::try_from(whole(&nanos)?).ok()?))
+    let nanos = u32::try_from(whole(&nanos)?).ok().filter(|_| are_digits(fraction))?;
+    Some((whole(seconds)?, whole_ticks(nanos)?))
+}
+
+/// Down to a tenth of a microsecond, a tick of .NET: no more can be written again. `None` for a leap second, of which .NET knows nothing.
+fn whole_ticks(nanos: u32) -> Option<u32> {
+    (nanos < NANOS_OF_SECOND).then_some(nanos - nanos % NANOS_OF_TICK)
 }
 
 /// Digits only: `parse` would take a sign too.
 fn whole(digits: &str) -> Option<i64> {
-    digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
+    are_digits(digits).then(|| digits.parse().ok())?
+}
+
+fn are_digits(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 fn push(text: &mut String, what: std::fmt::Arguments<'_>) {
@@ -162,6 +173,9 @@ fn push(text: &mut String, what: std::fmt::Arguments<'_>) {
 
 /// `_` in UTF-16.
 const UNDERSCORE: u16 = 0x5F;
+
+const NANOS_OF_SECOND: u32 = 1_000_000_000;
+const NANOS_OF_TICK: u32 = 100;
 
 #[cfg(test)]
 mod tests {
@@ -223,8 +237,23 @@ mod tests {
 
     #[test]
     fn what_is_no_duration_is_none() {
-        let wrong =
-            ["", "P", "PT", "P1", "PT1", "P1H", "PT1D", "P1Y", "P+1D", "PT1.S2", "PT1.5", "PTS", "PT.5S", "T1S"];
+        let wrong = [
+            "",
+            "P",
+            "PT",
+            "P1",
+            "PT1",
+            "P1H",
+            "PT1D",
+            "P1Y",
+            "P+1D",
+            "PT1.S2",
+            "PT1.5",
+            "PTS",
+            "PT.5S",
+            "T1S",
+            "PT1.0123456789xS",
+        ];
         for text in wrong {
             assert_eq!(read_duration(text), None, "{text}");
         }
@@ -253,5 +282,19 @@ mod tests {
         }
         assert_eq!(read_date_time("2026-13-01T00:00:00"), None);
         assert_eq!(read_date_time("yesterday"), None);
+    }
+
+    #[test]
+    fn what_is_finer_than_a_tick_is_cut_off_and_a_leap_second_is_no_time() {
+        for (fine, tick) in [
+            ("2026-11-23T10:20:30.123456789Z", "2026-11-23T10:20:30.1234567Z"),
+            ("2026-11-23T10:20:30.999999999", "2026-11-23T10:20:30.9999999"),
+        ] {
+            assert_eq!(read_date_time(fine), read_date_time(tick));
+        }
+        assert_eq!(read_duration("-PT0.123456789S"), read_duration("-PT0.1234567S"));
+        for leap in ["2016-12-31T23:59:60Z", "2016-12-31T23:59:60.5", "2016-12-31T23:59:60+00:00"] {
+            assert_eq!(read_date_time(leap), None);
+        }
     }
 }
