@@ -45,6 +45,7 @@ impl<'a> Encoder<'a> {
     fn value(&mut self, value: &'a Value, attribute: &str) -> Result<(), EncodeError> {
         let (name, text) = match value {
             Value::Null => {
+                self.check_depth()?;
                 self.xml.extend(["<Nil", attribute, "/>"]);
                 return Ok(());
             }
@@ -74,21 +75,22 @@ impl<'a> Encoder<'a> {
             Value::Version(text) => ("Version", escape(text)),
             Value::Xml(text) => ("XD", escape(text)),
         };
-        self.element(name, attribute, &text);
-        Ok(())
+        self.element(name, attribute, &text)
     }
 
-    fn element(&mut self, name: &str, attribute: &str, text: &str) {
+    fn element(&mut self, name: &str, attribute: &str, text: &str) -> Result<(), EncodeError> {
+        self.check_depth()?;
         self.xml.extend(["<", name, attribute, ">", text, "</", name, ">"]);
+        Ok(())
     }
 
     fn object(&mut self, object: &'a Object, attribute: &str) -> Result<(), EncodeError> {
         let id = self.objects;
         self.objects += 1;
         self.within("Obj", &format!("{attribute} RefId=\"{id}\""), |this| {
-            this.type_names(&object.type_names);
+            this.type_names(&object.type_names)?;
             if let Some(text) = &object.to_string {
-                this.element("ToString", "", &escape(text));
+                this.element("ToString", "", &escape(text))?;
             }
             this.base(&object.base)?;
             this.named("Props", &object.properties)?;
@@ -96,21 +98,20 @@ impl<'a> Encoder<'a> {
         })
     }
 
-    fn type_names(&mut self, names: &'a [String]) {
+    fn type_names(&mut self, names: &'a [String]) -> Result<(), EncodeError> {
         if names.is_empty() {
-            return;
+            return Ok(());
         }
         if let Some(id) = self.types.get(names) {
+            self.check_depth()?;
             self.xml.push_str(&format!("<TNRef RefId=\"{id}\"/>"));
-            return;
+            return Ok(());
         }
         let id = self.types.len();
         self.types.insert(names, id);
-        self.xml.push_str(&format!("<TN RefId=\"{id}\">"));
-        for name in names {
-            self.element("T", "", &escape(name));
-        }
-        self.xml.push_str("</TN>");
+        self.within("TN", &format!(" RefId=\"{id}\""), |this| {
+            names.iter().try_for_each(|name| this.element("T", "", &escape(name)))
+        })
     }
 
     fn base(&mut self, base: &'a Base) -> Result<(), EncodeError> {
@@ -155,16 +156,18 @@ impl<'a> Encoder<'a> {
         attribute: &str,
         content: impl FnOnce(&mut Self) -> Result<(), EncodeError>,
     ) -> Result<(), EncodeError> {
-        // Primitives are one level below the innermost element that is counted here.
-        if self.depth + 1 >= MAX_DEPTH {
-            return Err(EncodeError::TooDeep);
-        }
+        self.check_depth()?;
         self.depth += 1;
         self.xml.extend(["<", name, attribute, ">"]);
         content(self)?;
         self.xml.extend(["</", name, ">"]);
         self.depth -= 1;
         Ok(())
+    }
+
+    /// Whether there is room for one element more within those that are open.
+    fn check_depth(&self) -> Result<(), EncodeError> {
+        if self.depth < MAX_DEPTH { Ok(()) } else { Err(EncodeError::TooDeep) }
     }
 }
 

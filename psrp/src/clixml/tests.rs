@@ -231,6 +231,29 @@ fn what_can_be_read_can_be_written_and_the_other_way_round() {
 }
 
 #[test]
+fn type_names_count_when_a_value_is_written_as_deep_as_it_may_be() {
+    let within = |inner: Object, depth: usize| (0..depth).fold(Value::from(inner), |it, _| list(Base::List(vec![it])));
+    for inner in
+        [Object::default(), Object::of_type("T"), Object::default().shown_as("s"), Object::default().with("n", 1)]
+    {
+        let written = (1..MAX_DEPTH).filter_map(|depth| {
+            let value = within(inner.clone(), depth);
+            encode(&value, None).ok().map(|text| (value, text))
+        });
+        for (value, text) in written {
+            assert_eq!(read(&text), Ok(value), "{text}");
+        }
+    }
+}
+
+#[test]
+fn an_object_without_content_may_be_the_deepest_element() {
+    let pair = list(Base::Dictionary(vec![("k".into(), list(Base::None))]));
+    let value = (0..30).fold(pair, |inner, _| list(Base::List(vec![inner])));
+    assert_eq!(read(&encode(&value, None).unwrap()), Ok(value));
+}
+
+#[test]
 fn copies_of_copies_hit_the_limit_instead_of_the_memory() {
     let mut text = "<Obj><LST><Obj RefId=\"0\"><LST><S>x</S></LST></Obj>".to_owned();
     for n in 1..20 {
