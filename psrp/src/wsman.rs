@@ -193,7 +193,12 @@ fn optional_id(element: &Element, attribute: &str) -> Result<Option<Uuid>, Malfo
 fn stream_text(stream: &Stream) -> String {
     let Stream { name, command, data } = stream;
     let command = command_attribute(*command);
-    format!(r#"<rsp:Stream Name="{}"{command}>{}</rsp:Stream>"#, escape(name.as_str()), BASE64.encode(data))
+    format!(r#"<rsp:Stream Name="{}"{command}>{}</rsp:Stream>"#, escape_attribute(name), BASE64.encode(data))
+}
+
+/// A reader makes spaces of breaks and tabs that stand in an attribute as they are (XML 1.0 section 3.3.3).
+fn escape_attribute(text: &str) -> String {
+    escape(text).replace('\n', "&#10;").replace('\t', "&#9;")
 }
 
 fn stream(element: &Element) -> Result<Stream, Malformed> {

@@ -230,3 +230,16 @@ fn debug_output_does_not_show_what_is_sent() {
     let shown = format!("{:?}", requests());
     assert!(shown.contains("bytes: 5") && !shown.contains("250"), "{shown}");
 }
+
+#[test]
+fn breaks_and_tabs_in_a_text_come_back_as_they_were() {
+    let text = "first\r\nsecond\nthird\t<&>\"'";
+    let fault = Fault { detail: Some(text.to_owned()), ..Fault::new(text, 1, text) };
+    assert_eq!(Fault::parse(&fault.write(None)), Ok(Some(fault)));
+    let stream = Stream { name: text.to_owned(), command: None, data: Vec::new() };
+    let body = ResponseBody::Received { streams: vec![stream], state: None };
+    let response = Response { relates_to: None, body };
+    assert_eq!(Response::parse(Operation::Receive, &response.write()), Ok(Ok(response)));
+    let request = Request { header: Header { to: text.to_owned(), ..header() }, body: RequestBody::Delete };
+    assert_eq!(Request::parse(&request.write()), Ok(request));
+}
