@@ -93,6 +93,12 @@ impl Reassembler {
         Self { open: HashMap::new(), held: 0, limit: limit_bytes }
     }
 
+    /// Bytes of incomplete messages, and what these cost besides: never more than the limit, give or take one object's.
+    #[must_use]
+    pub const fn held(&self) -> usize {
+        self.held
+    }
+
     /// Takes one or several whole fragments and gives the messages that they complete, in that order.
     ///
     /// # Errors

@@ -256,6 +256,9 @@ impl Server {
         if shell.runs.contains_key(&id) {
             return Err(Fault::invalid("the CommandId is in use"));
         }
+        if shell.runs.len() >= MAX_COMMANDS {
+            return Err(Fault::too_many_commands(MAX_COMMANDS));
+        }
         shell.runs.insert(id, Run::new());
         let fed = self.feed(header, Some(id), &arguments.data);
         if fed.is_err() {
@@ -353,6 +356,8 @@ fn scripts_not_allowed(script: &str) -> ErrorRecord {
     }
 }
 
+/// In one shell: MaxConcurrentCommandsPerShell, as Windows has it when nobody sets it. A command counts until it is terminated.
+const MAX_COMMANDS: usize = 1000;
 /// ErrorCategory.ParserError.
 const PARSER_ERROR: i32 = 17;
 /// DSP0226 6.2, MS-WSMV 3.1.4.1.7.

@@ -6,7 +6,7 @@ use std::fmt;
 use uuid::Uuid;
 
 use crate::clixml::{EncodeError, decode};
-use crate::fragment::{Reassembler, split};
+use crate::fragment::{FragmentError, Reassembler, split};
 use crate::message::payload::{self, PoolState};
 use crate::message::{Destination, Message, MessageType};
 use crate::session_key::SessionKey;
@@ -19,6 +19,7 @@ pub(super) type Started = (Uuid, Pipeline);
 pub(super) struct Shell {
     /// The client's name for the pool: on every message to it.
     pool: Uuid,
+    negotiation: Negotiation,
     key: Option<SessionKey>,
     incoming: Reassembler,
     /// Fragments that concern the pool.
@@ -26,6 +27,16 @@ pub(super) struct Shell {
     pub(super) runs: HashMap<Uuid, Run>,
     fragment_size: usize,
     next_object: u64,
+}
+
+/// How far the opening of the pool has come (MS-PSRP 3.2.1.3.2). No step is made twice: each is answered at length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Negotiation {
+    BeforeOpen,
+    /// SESSION_CAPABILITY has come.
+    Negotiated,
+    /// INIT_RUNSPACEPOOL has come.
+    Opened,
 }
 
 /// One pipeline.
@@ -63,6 +74,7 @@ impl Shell {
     pub(super) fn new(fragment_size: usize) -> Self {
         Self {
             pool: Uuid::nil(),
+            negotiation: Negotiation::BeforeOpen,
             key: None,
             incoming: Reassembler::new(MESSAGE_LIMIT),
             outgoing: VecDeque::new(),
@@ -74,6 +86,9 @@ impl Shell {
 
     /// Takes fragments that the client sent to the pool or to a pipeline. Gives the pipelines that are now to be run.
     pub(super) fn feed(&mut self, target: Option<Uuid>, data: &[u8]) -> Result<Vec<Started>, Fault> {
+        if self.held() > MESSAGE_LIMIT {
+            return Err(Fault::invalid(FragmentError::TooLarge { limit: MESSAGE_LIMIT }));
+        }
         let incoming = match target {
             None => &mut self.incoming,
             Some(id) => &mut self.runs.get_mut(&id).ok_or_else(Fault::no_such_command)?.incoming,
@@ -90,11 +105,8 @@ impl Shell {
     /// Messages that are not known here are ignored, e.g. the answers to host calls, which are never made.
     fn message(&mut self, target: Option<Uuid>, message: &Message) -> Result<Option<Started>, Fault> {
         match (message.kind, target) {
-            (MessageType::SessionCapability, None) => {
-                self.pool = message.pool;
-                self.queue(None, MessageType::SessionCapability, payload::session_capability());
-            }
-            (MessageType::InitRunspacePool, None) => self.open(),
+            (MessageType::SessionCapability, None) => self.negotiate(message.pool)?,
+            (MessageType::InitRunspacePool, None) => self.open()?,
             (MessageType::PublicKey, None) => self.exchange_key(&self.value(message)?)?,
             (MessageType::CreatePipeline, Some(id)) => return self.pipeline(id, message).map(Some),
             _ => {}
@@ -102,12 +114,37 @@ impl Shell {
         Ok(None)
     }
 
-    fn open(&mut self) {
+    /// Bytes of all messages that are not complete.
+    fn held(&self) -> usize {
+        self.incoming.held() + self.runs.values().map(|run| run.incoming.held()).sum::<usize>()
+    }
+
+    fn negotiate(&mut self, pool: Uuid) -> Result<(), Fault> {
+        self.advance(Negotiation::BeforeOpen, Negotiation::Negotiated)?;
+        self.pool = pool;
+        self.queue(None, MessageType::SessionCapability, payload::session_capability());
+        Ok(())
+    }
+
+    fn open(&mut self) -> Result<(), Fault> {
+        self.advance(Negotiation::Negotiated, Negotiation::Opened)?;
         self.queue(None, MessageType::ApplicationPrivateData, payload::application_private_data());
         self.queue(None, MessageType::RunspacePoolState, payload::runspace_pool_state(&PoolState::Opened));
+        Ok(())
+    }
+
+    fn advance(&mut self, from: Negotiation, to: Negotiation) -> Result<(), Fault> {
+        if self.negotiation != from {
+            return Err(Fault::invalid("a message of the negotiation that is not due"));
+        }
+        self.negotiation = to;
+        Ok(())
     }
 
     fn exchange_key(&mut self, value: &Value) -> Result<(), Fault> {
+        if self.key.is_some() {
+            return Err(Fault::invalid("the session key is exchanged already"));
+        }
         let public_key = payload::read_public_key(value).map_err(Fault::invalid)?;
         let key = SessionKey::generate();
         let wrapped = key.wrap_for(public_key).map_err(Fault::invalid)?;

@@ -1,6 +1,10 @@
 //! The server with requests that this crate's client never makes; the rest is in the client's tests.
 
 use crate::client::{Event, Options, Pool, Transmit};
+use crate::fragment::split;
+use crate::message::{Destination, Message, MessageType, payload};
+use crate::session_key::KeyExchange;
+use crate::wsman::stdin;
 use crate::{Command, wsman};
 
 use super::*;
@@ -195,6 +199,51 @@ fn the_state_comes_only_with_the_last_of_the_output() {
         states.push(String::from_utf8(reply.body).unwrap().contains("CommandState/Done"));
     }
     assert!(states.len() > 1, "one fragment at a time: {states:?}");
+}
+
+/// A whole message to the pool.
+fn to_pool(kind: MessageType, data: String) -> RequestBody {
+    let message =
+        Message { destination: Destination::Server, kind, pool: Uuid::nil(), pipeline: None, data: data.into_bytes() };
+    RequestBody::Send { streams: vec![stdin(None, split(1000, &message.encode(), 100_000).concat())] }
+}
+
+#[test]
+fn no_step_of_the_negotiation_is_answered_twice() {
+    let (mut server, _pool, shell) = opened();
+    let exchange = KeyExchange::generate().unwrap();
+    let public_key = || to_pool(MessageType::PublicKey, payload::public_key(exchange.public_key()));
+    assert!(asked(&mut server, header(shell), public_key()).is_ok());
+    for again in [
+        to_pool(MessageType::SessionCapability, payload::session_capability()),
+        to_pool(MessageType::InitRunspacePool, payload::init_runspace_pool()),
+        public_key(),
+    ] {
+        assert_eq!(refused(&mut server, header(shell), again).0, Fault::INVALID);
+    }
+}
+
+#[test]
+fn a_shell_takes_as_many_commands_as_windows_allows() {
+    let (mut server, _pool, shell) = opened();
+    let command = || RequestBody::Command { command: Some(Uuid::new_v4()), arguments: stdin(None, Vec::new()) };
+    for _ in 0..1000 {
+        assert!(asked(&mut server, header(shell), command()).is_ok());
+    }
+    assert_eq!(refused(&mut server, header(shell), command()), (2_150_859_241, "w:QuotaLimit".to_owned()));
+}
+
+#[test]
+fn what_all_commands_of_a_shell_hold_together_is_limited() {
+    let (mut server, _pool, shell) = opened();
+    let beginning = split(1, &vec![0; 1 << 20], 350_000).swap_remove(0);
+    let mut begin = || {
+        let command = Some(Uuid::new_v4());
+        let arguments = stdin(command, beginning.clone());
+        asked(&mut server, header(shell), RequestBody::Command { command, arguments }).map(drop)
+    };
+    let fault = (0..250).find_map(|_| begin().err()).expect("64 MiB are reached");
+    assert!(fault.message.contains("67108864"), "{fault}");
 }
 
 #[test]

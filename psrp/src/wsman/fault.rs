@@ -28,6 +28,8 @@ impl Fault {
     pub const NO_SUCH_SHELL: u32 = 2_150_858_843;
     /// ERROR_WSMAN_QUOTA_MAX_SHELLS: the user has as many shells as allowed.
     pub const TOO_MANY_SHELLS: u32 = 2_150_859_173;
+    /// ERROR_WSMAN_QUOTA_MAX_COMMANDS_PER_SHELL_PPQ: the shell has as many commands as allowed.
+    pub const TOO_MANY_COMMANDS: u32 = 2_150_859_241;
     /// ERROR_WSMAN_INVALID_RESOURCE_URI: no such session configuration.
     pub const NO_SUCH_RESOURCE: u32 = 2_150_858_811;
     /// ERROR_WSMAN_SCHEMA_VALIDATION_ERROR: the request is not what the schema says.
@@ -68,6 +70,14 @@ impl Fault {
              for the policy party : MaxConcurrency."
         );
         Self::new("w:QuotaLimit", Self::TOO_MANY_SHELLS, message)
+    }
+
+    pub(crate) fn too_many_commands(limit: usize) -> Self {
+        let message = format!(
+            "The WS-Management service cannot process the request. The maximum number of concurrent commands per shell \
+             has been exceeded, which is {limit}."
+        );
+        Self::new("w:QuotaLimit", Self::TOO_MANY_COMMANDS, message)
     }
 
     pub(crate) fn too_large(limit: usize) -> Self {
