@@ -194,6 +194,43 @@ fn entities_and_deep_nests_are_refused() {
     assert_eq!(Parts::parse(wide.as_bytes()).err(), Some(XmlError::TooMuch.into()));
 }
 
+/// No stack grows with the input, nothing is compared with everything before it.
+#[test]
+fn an_envelope_of_nothing_but_one_thing_is_refused() {
+    let whole = String::from_utf8(requests()[1].write()).unwrap();
+    let refused = |text: &str| Parts::parse(whole.replace("AAEC+vs=", text).as_bytes()).err().map(|e| e.to_string());
+    let too_much = Some(Malformed::from(XmlError::TooMuch).to_string());
+    let many = |count: usize, piece: fn(usize) -> String| (0..count).map(piece).collect::<String>();
+    assert_eq!(refused(&"<x>".repeat(100_000)), too_much);
+    assert_eq!(refused(&format!("<x{}/>", many(100_000, |n| format!(" a{n}=''")))), too_much);
+    assert!(refused(&format!("<x{}/>", many(100_000, |n| format!(" xmlns:a{n}='b'")))).is_some());
+    assert!(refused(&"<![CDATA[".repeat(100_000)).is_some());
+    assert!(refused(&"<!--".repeat(100_000)).is_some());
+}
+
+#[test]
+fn what_is_not_well_formed_is_not_quoted_at_length() {
+    let body = format!("<{0}></{0}b>", "a".repeat(1_000_000));
+    let error = Parts::parse(body.as_bytes()).err().unwrap().to_string();
+    assert!(error.len() < 300, "{} bytes", error.len());
+}
+
+#[test]
+fn base64_is_read_with_and_without_its_end_but_not_cut() {
+    let whole = String::from_utf8(requests()[1].write()).unwrap();
+    let data = |text: &str| {
+        let request = Request::parse(whole.replace("AAEC+vs=", text).as_bytes()).ok()?;
+        let RequestBody::Command { arguments, .. } = request.body else { return None };
+        Some(arguments.data)
+    };
+    for (text, bytes) in [("", &b""[..]), ("YWI=", b"ab"), ("YWI", b"ab"), ("YQ", b"a"), (" Y\tQ\n= = ", b"a")] {
+        assert_eq!(data(text).as_deref(), Some(bytes), "{text}");
+    }
+    for text in ["Y", "YWJjZ", "YWI==", "=", "YWI=YWI=", "YR", "Y-_w", "Y\u{a0}Q"] {
+        assert_eq!(data(text), None, "{text}");
+    }
+}
+
 #[test]
 fn damaged_envelopes_are_errors_and_never_a_panic() {
     let mut originals: Vec<Vec<u8>> = requests().iter().map(Request::write).collect();

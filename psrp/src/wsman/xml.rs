@@ -1,11 +1,15 @@
 //! The small part of XML that SOAP needs: a tree with resolved namespaces, bounded in depth and size.
 
+use std::fmt;
+
 use quick_xml::NsReader;
 use quick_xml::XmlVersion;
 use quick_xml::escape::resolve_predefined_entity;
 use quick_xml::events::{BytesRef, BytesStart, Event};
 use quick_xml::name::ResolveResult;
 use thiserror::Error;
+
+use super::excerpt;
 
 /// The namespaces that mean something here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,9 +110,16 @@ pub(super) enum XmlError {
     Empty,
 }
 
+impl XmlError {
+    /// The library quotes names as long as they come.
+    fn syntax(error: impl fmt::Display) -> Self {
+        Self::Syntax(excerpt(&error.to_string()))
+    }
+}
+
 impl From<quick_xml::Error> for XmlError {
     fn from(error: quick_xml::Error) -> Self {
-        Self::Syntax(error.to_string())
+        Self::syntax(error)
     }
 }
 
@@ -186,7 +197,7 @@ fn element(namespace: Namespace, start: &BytesStart<'_>) -> Result<Element, XmlE
     let mut attributes = Vec::new();
     // Checking for duplicates would take time quadratic in their number.
     for attribute in start.attributes().with_checks(false) {
-        let attribute = attribute.map_err(|e| XmlError::Syntax(e.to_string()))?;
+        let attribute = attribute.map_err(XmlError::syntax)?;
         if attributes.len() == MAX_ATTRIBUTES {
             return Err(XmlError::TooMuch);
         }
