@@ -213,6 +213,22 @@ mod tests {
     }
 
     #[test]
+    fn lengths_that_are_lies_are_refused() {
+        let body = SEALED.write(Protocol::Spnego, Spelling::Tight);
+        let text = String::from_utf8(body.clone()).unwrap();
+        let length = format!("Length={}", SEALED.data.len());
+        for lie in [usize::MAX.to_string(), "99999999999999999999999".to_owned(), "-1".to_owned(), String::new()] {
+            assert!(read(text.replace(&length, &format!("Length={lie}")).as_bytes()).is_err(), "{lie}");
+        }
+        let token = body.windows(4).position(|four| four == [3, 0, 0, 0]).unwrap();
+        for lie in [[0xFF; 4], [2, 0, 0, 0], [4, 0, 0, 0], [3, 0, 0, 0x80]] {
+            let mut lies = body.clone();
+            lies[token..token + 4].copy_from_slice(&lie);
+            assert!(read(&lies).is_err(), "{lie:?}");
+        }
+    }
+
+    #[test]
     fn only_encrypted_multiparts_are_sealed() {
         assert!(is_sealed(Protocol::Kerberos.content_type()));
         assert!(is_sealed("Multipart/Encrypted; boundary=x"));

@@ -222,6 +222,31 @@ fn depth_is_limited_also_through_references() {
     assert_eq!(read(&chain(40)), Err(DecodeError::TooDeep));
 }
 
+/// No stack grows with the input.
+#[test]
+fn a_hundred_thousand_elements_within_each_other_are_refused_wherever_they_stand() {
+    let table = [
+        ("", "<Obj><LST>"),
+        ("", "<New>"),
+        ("<S>", "<S>"),
+        ("<Obj><TN>", "<T>"),
+        ("<Obj><DCT>", "<En>"),
+        ("<Objs>", "<Ref>"),
+    ];
+    for (before, element) in table {
+        assert_eq!(read(&(before.to_owned() + &element.repeat(100_000))), Err(DecodeError::TooDeep), "{element}");
+    }
+}
+
+#[test]
+fn references_to_nothing_cost_no_more_than_other_elements() {
+    let references = |count: usize| (0..count).map(|n| format!("<Ref RefId=\"{n}\"/>")).collect::<String>();
+    let list = read(&format!("<Obj><LST>{}</LST></Obj>", references(100_000))).unwrap();
+    assert!(list.as_list().unwrap().iter().all(|item| *item == Value::Null));
+    assert!(read(&format!("<S>{}", "<Ref".repeat(1_000_000))).is_err());
+    assert!(read(&format!("<S>{}</S>", "<Ref RefId=\"".repeat(1_000_000))).is_err());
+}
+
 #[test]
 fn what_can_be_read_can_be_written_and_the_other_way_round() {
     let nested = |depth: usize| (0..depth).fold(Value::Null, |inner, _| list(Base::List(vec![inner])));
