@@ -18,7 +18,7 @@ use std::time::Duration;
 use thiserror::Error;
 use uuid::Uuid;
 
-use crate::clixml::EncodeError;
+use crate::clixml::{EncodeError, Size};
 use crate::fragment::{Reassembler, split};
 use crate::message::{Destination, Message, MessageType, payload};
 use crate::session_key::{KeyError, KeyExchange, SessionKey};
@@ -173,6 +173,8 @@ pub struct Pool {
     queue: VecDeque<RequestBody>,
     in_flight: Option<InFlight>,
     reassembler: Reassembler,
+    /// Of the values in the answer that is being read: the events keep them.
+    received: Size,
     /// Fragments of one message share a number (MS-PSRP 2.2.4).
     next_object: u64,
     events: VecDeque<Event>,
@@ -250,6 +252,7 @@ impl Pool {
             queue: VecDeque::new(),
             in_flight: None,
             reassembler: Reassembler::new(MESSAGE_LIMIT),
+            received: Size::default(),
             next_object: 1,
             events: VecDeque::new(),
         }

@@ -6,6 +6,7 @@ mod text;
 mod value;
 
 pub use decode::{DecodeError, decode};
+pub(crate) use decode::{Size, decode_among};
 pub use encode::{EncodeError, encode};
 pub use value::{Base, Object, Secret, Value};
 

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use crate::clixml::decode;
+use crate::clixml::{Size, decode_among};
 use crate::message::payload::{self, PoolState};
 use crate::message::{Message, MessageType};
 use crate::wsman::{CommandState, Fault, RequestBody, Response, ResponseBody, Signal, Stream, excerpt};
@@ -90,6 +90,7 @@ impl Pool {
         streams: Vec<Stream>,
         state: Option<CommandState>,
     ) -> Result<(), ClientError> {
+        self.received = Size::default();
         for stream in streams {
             // Each target counts its fragments on its own.
             let reassembler = match &mut self.work {
@@ -110,10 +111,10 @@ impl Pool {
     /// Messages that are not known, or not for a client that shows nothing, are ignored.
     fn message(&mut self, message: &Message) -> Result<(), ClientError> {
         match message.kind {
-            MessageType::RunspacePoolState => self.pool_state(&self.value(message)?),
-            MessageType::EncryptedSessionKey => self.session_key(&self.value(message)?),
+            MessageType::RunspacePoolState => self.pool_state(message),
+            MessageType::EncryptedSessionKey => self.session_key(message),
             MessageType::PublicKeyRequest => Ok(self.want_key()?),
-            MessageType::RunspacePoolHostCall => self.host_call(None, &self.value(message)?),
+            MessageType::RunspacePoolHostCall => self.host_call(None, message),
             _ => match self.work {
                 Work::Running { id, .. } if message.pipeline == Some(id) => self.pipeline_message(id, message),
                 _ => Ok(()),
@@ -129,7 +130,7 @@ impl Pool {
                     self.ended(id, end);
                 }
             }
-            MessageType::PipelineHostCall => self.host_call(Some(id), &self.value(message)?)?,
+            MessageType::PipelineHostCall => self.host_call(Some(id), message)?,
             kind => {
                 if let Some(record) = payload::read_record(kind, || self.value(message))? {
                     self.events.push_back(Event::Record { pipeline: id, record });
@@ -139,8 +140,8 @@ impl Pool {
         Ok(())
     }
 
-    fn pool_state(&mut self, value: &Value) -> Result<(), ClientError> {
-        match payload::read_runspace_pool_state(value).map_err(ClientError::protocol)? {
+    fn pool_state(&mut self, message: &Message) -> Result<(), ClientError> {
+        match payload::read_runspace_pool_state(&self.value(message)?).map_err(ClientError::protocol)? {
             PoolState::Opened if self.stage == Stage::Opening => {
                 self.stage = Stage::Open;
                 self.events.push_back(Event::Opened);
@@ -156,8 +157,8 @@ impl Pool {
     }
 
     /// There is no host. What only shows something is ignored; what waits for an answer gets an error.
-    fn host_call(&mut self, pipeline: Option<Uuid>, value: &Value) -> Result<(), ClientError> {
-        let call = payload::read_host_call(value).map_err(ClientError::protocol)?;
+    fn host_call(&mut self, pipeline: Option<Uuid>, message: &Message) -> Result<(), ClientError> {
+        let call = payload::read_host_call(&self.value(message)?).map_err(ClientError::protocol)?;
         let answered = call.wants_answer();
         if answered {
             let kind = match pipeline {
@@ -177,9 +178,10 @@ impl Pool {
         self.queue.push_back(RequestBody::Signal { command: id, signal: Signal::Terminate });
     }
 
-    fn session_key(&mut self, value: &Value) -> Result<(), ClientError> {
+    fn session_key(&mut self, message: &Message) -> Result<(), ClientError> {
+        let value = self.value(message)?;
         let Keys::Asked(exchange) = &self.keys else { return Ok(()) };
-        let key = payload::read_encrypted_session_key(value).map_err(ClientError::protocol)?;
+        let key = payload::read_encrypted_session_key(&value).map_err(ClientError::protocol)?;
         self.keys = Keys::Held(exchange.accept(key)?);
         if let Work::WaitingForKey { id, pipeline } = &self.work {
             let (id, data) = (*id, payload::create_pipeline(pipeline, self.keys.session_key())?);
@@ -188,7 +190,7 @@ impl Pool {
         Ok(())
     }
 
-    fn value(&self, message: &Message) -> Result<Value, ClientError> {
-        decode(&message.data, self.keys.session_key()).map_err(ClientError::protocol)
+    fn value(&mut self, message: &Message) -> Result<Value, ClientError> {
+        decode_among(&message.data, self.keys.session_key(), &mut self.received).map_err(ClientError::protocol)
     }
 }

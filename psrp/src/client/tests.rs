@@ -484,6 +484,36 @@ fn damaged_answers_are_errors_or_less_but_never_a_panic_and_never_success() {
 }
 
 #[test]
+fn all_values_of_one_answer_together_are_limited() {
+    let copies =
+        format!("<Obj RefId=\"0\"><LST>{}</LST></Obj>", "<Nil/>".repeat(1000)) + &"<Ref RefId=\"0\"/>".repeat(600);
+    let bomb = format!("<Obj><LST>{copies}</LST></Obj>");
+    let mut wire = Wire::opened();
+    let (run, _) = wire.start(Command::new("Get-X"));
+    let held = wire.held();
+    let message = Message {
+        destination: Destination::Client,
+        kind: MessageType::PipelineOutput,
+        pool: wire.pool.id,
+        pipeline: Some(run.pipeline),
+        data: bomb.into_bytes(),
+    };
+    let answer = |messages: u64| {
+        let data = (0..messages).flat_map(|n| split(1_000_000 + n, &message.encode(), 100_000)).flatten().collect();
+        let streams = vec![Stream { name: "stdout".to_owned(), command: held.pipeline, data }];
+        let body = wsman::ResponseBody::Received { streams, state: None };
+        wsman::Response { relates_to: None, body }.write()
+    };
+    for _ in 0..2 {
+        wire.answer(200, &answer(2)).unwrap();
+        assert_eq!(wire.take().len(), 2, "what was taken makes room");
+        wire.pool.poll_transmit().unwrap();
+    }
+    assert!(matches!(wire.answer(200, &answer(10)), Err(ClientError::Protocol(_))));
+    assert!(wire.take().len() < 4);
+}
+
+#[test]
 fn debug_output_shows_no_parameters() {
     let mut wire = Wire::opened();
     wire.pool.start(Command::new("Get-Secretive").into()).unwrap();

@@ -53,11 +53,21 @@ pub enum DecodeError {
 /// # Errors
 /// See [`DecodeError`].
 pub fn decode(text: &[u8], key: Option<&SessionKey>) -> Result<Value, DecodeError> {
+    decode_among(text, key, &mut Size::default())
+}
+
+/// Like [`decode`], for values that are kept together: they may have no more elements and bytes in all than one may have alone. `spent` is what those before had.
+///
+/// Without this, a few kilobytes of messages that consist of references could make gigabytes.
+pub(crate) fn decode_among(text: &[u8], key: Option<&SessionKey>, spent: &mut Size) -> Result<Value, DecodeError> {
     if text.len() > MAX_BYTES {
         return Err(DecodeError::TooLarge);
     }
     let text = std::str::from_utf8(text).map_err(|_| DecodeError::NotUtf8)?;
-    Decoder::new(text.trim_start_matches('\u{FEFF}'), key).document()
+    let mut decoder = Decoder { spent: *spent, ..Decoder::new(text.trim_start_matches('\u{FEFF}'), key) };
+    let value = decoder.document();
+    *spent = decoder.spent;
+    value
 }
 
 struct Decoder<'a> {
@@ -80,8 +90,9 @@ struct Kept {
     height: usize,
 }
 
-#[derive(Clone, Copy, Default)]
-struct Size {
+/// Of what was decoded.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Size {
     elements: usize,
     bytes: usize,
 }
