@@ -174,6 +174,11 @@ fn responses(relate: bool) -> Vec<(&'static str, Vec<u8>)> {
 fn client() -> anyhow::Result<()> {
     save("client", "whole-run", "+Get-X\0.output\0")?;
     save("client", "secret", "$pass word\0.output\0")?;
+    save(
+        "client",
+        "asked-for-a-key",
+        format!("$pass word\0P00010007{}\0.output\0+Get-X", payload::public_key_request()),
+    )?;
     save("client", "stopped-before-it-began", "+Get-X\0x\0+Get-Y\0.output")?;
     save("client", "stopped-while-it-runs", "+Get-X\0M00041007<S>a</S>\0x\0.late")?;
     save("client", "timed-out-and-asked-again", format!("+Get-X\0M00041007<S>a</S>\0F{TIMED_OUT}\0.output"))?;
@@ -198,7 +203,6 @@ fn client_kind(name: &str) -> u32 {
         "error-record" => MessageType::ErrorRecord,
         "warning-record" => MessageType::WarningRecord,
         "host-call" => MessageType::PipelineHostCall,
-        "public-key" => MessageType::PublicKeyRequest,
         _ => MessageType::PipelineOutput,
     };
     kind.number()

@@ -8,7 +8,7 @@ use crate::wire::{Wire, steps};
 /// command begins with, its type in eight hexadecimal digits, then its CLIXML; `+` has the client start a command of this name; `.` lets the server run it with
 /// this output, `x` stops it, `c` closes the shell.
 pub fn server(input: &[u8]) {
-    let mut wire = Wire::new();
+    let mut wire = Wire::new(false);
     for (step, rest) in steps(input) {
         match step {
             b'S' => wire.ask_with(rest),
