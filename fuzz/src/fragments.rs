@@ -13,7 +13,9 @@ pub fn fragments(input: &[u8]) {
 
 fn received(input: &[u8]) {
     let limit = input.len() / 2;
-    let Ok(messages) = Reassembler::new(limit).push(input) else { return };
+    let mut reassembler = Reassembler::new(limit);
+    let Ok(messages) = reassembler.push(input) else { return };
+    assert!(reassembler.held() <= limit + ROOM, "{} bytes are held, {limit} are allowed", reassembler.held());
     let bytes: usize = messages.iter().map(Vec::len).sum();
     assert!(bytes <= input.len(), "{bytes} bytes out of {}", input.len());
     for message in messages {
@@ -36,7 +38,7 @@ fn sent(bytes: &[u8], max_fragment: usize) {
     arrived.sort();
     let mut expected = vec![a.to_vec(), b.to_vec()];
     expected.sort();
-    assert_eq!(arrived, expected);
+    assert_eq!((arrived, reassembler.held()), (expected, 0));
 }
 
 /// For what the reassembler counts besides the bytes of a message.
