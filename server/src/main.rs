@@ -4,6 +4,7 @@ mod config;
 mod demo;
 mod lab_command;
 mod output;
+mod probe;
 mod secrets;
 mod service;
 mod telemetry;
@@ -46,6 +47,11 @@ enum Command {
     Lab(lab_command::LabArgs),
     /// Run a whole renewal on a built-in lab and show it.
     Demo(demo::DemoArgs),
+    /// Try the way to every endpoint of an organization and say what is missing: the first thing to run. Changes nothing.
+    Probe {
+        /// Its id in the configuration.
+        organization: String,
+    },
     /// Print the OpenAPI document.
     Openapi,
     /// Mint a bearer token for the API.
@@ -109,6 +115,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Lab(args) => lab_command::run(args).await?,
         Command::Demo(args) => return demo::run(args).await,
+        Command::Probe { organization } => return probe::run(&load()?, &organization).await,
         Command::Openapi => say!("{}", api::openapi().to_pretty_json()?),
         Command::Token(args) => say!("{}", mint(&load()?, args)?),
         Command::Config { command: ConfigCommand::Check } => check(&load()?)?,

@@ -187,7 +187,7 @@ pub(crate) async fn migrate(config: &Config) -> anyhow::Result<()> {
 }
 
 /// The time that runs live in: real, or that of the labs if there is nothing else.
-async fn timeline(config: &Config) -> anyhow::Result<Timeline> {
+pub(crate) async fn timeline(config: &Config) -> anyhow::Result<Timeline> {
     if config.clock == Clock::Real {
         return Ok(Timeline::real());
     }

@@ -178,7 +178,7 @@ async fn ask_windows(
         for certificate in certificates.iter_mut() {
             certificate.key = windows::key(session, &certificate.thumbprint).await?;
         }
-        clock_ahead(worker, session).await
+        clock_ahead(|| worker.now(), session).await
     });
     match asked.await {
         Ok(seconds) => Some(seconds),
@@ -190,10 +190,10 @@ async fn ask_windows(
 }
 
 /// How far a server's clock is ahead, in seconds; 0 when its answer lies between question and answer.
-pub(crate) async fn clock_ahead(worker: &Worker, session: &mut Session) -> exchange::Result<i64> {
-    let asked = worker.now();
+pub(crate) async fn clock_ahead(now: impl Fn() -> DateTime<Utc>, session: &mut Session) -> exchange::Result<i64> {
+    let asked = now();
     let theirs = windows::clock(session).await?;
-    let answered = worker.now();
+    let answered = now();
     let ahead = if theirs > answered {
         theirs - answered
     } else if theirs < asked {

@@ -35,6 +35,19 @@ pub(crate) enum CommandError {
     Wire(#[from] WireError),
 }
 
+/// The cmdlets that a run may need. All are looked for before anything is made.
+pub(crate) const NEEDED: [&str; 9] = [
+    "Get-AuthConfig",
+    "Get-ExchangeCertificate",
+    "Get-ExchangeServer",
+    "Get-HybridConfiguration",
+    "Export-ExchangeCertificate",
+    "Import-ExchangeCertificate",
+    "Remove-ExchangeCertificate",
+    "Set-ADServerSettings",
+    "Set-AuthConfig",
+];
+
 /// Number of the error category PermissionDenied (domain.md 6.6).
 const PERMISSION_DENIED: i32 = 18;
 

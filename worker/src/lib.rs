@@ -9,6 +9,7 @@ pub mod discovery;
 pub mod engine;
 mod exchange;
 pub mod pfx;
+pub mod probe;
 pub mod sealing;
 mod steps;
 mod windows;

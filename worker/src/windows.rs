@@ -9,6 +9,9 @@ use crate::{
     exchange::{CommandError, Result, succeed},
 };
 
+/// The cmdlets that a run may need.
+pub(crate) const NEEDED: [&str; 4] = ["Get-CimInstance", "Get-Item", "Restart-Service", "Restart-WebAppPool"];
+
 /// The process behind the service that publishes and distributes (domain.md 1.9).
 const SERVICE_PROCESS: &str = "Microsoft.Exchange.ServiceHost.exe";
 /// The process behind an application pool.
@@ -33,12 +36,21 @@ pub(crate) async fn key(session: &mut Session, thumbprint: &Thumbprint) -> Resul
     Ok(if legacy { Key::Csp } else { Key::Ksp })
 }
 
-/// The server's own time.
-pub(crate) async fn clock(session: &mut Session) -> Result<DateTime<Utc>> {
+async fn operating_system(session: &mut Session, property: &str) -> Result<Option<Value>> {
     let command = Command::new("Get-CimInstance").with("ClassName", "Win32_OperatingSystem");
     let answer = run(session, command).await?;
-    let time = answer.output.first().and_then(|value| value.property("LocalDateTime")).and_then(Value::as_date_time);
-    time.ok_or_else(|| CommandError::Unexpected {
+    Ok(answer.output.first().and_then(|value| value.property(property)).cloned())
+}
+
+/// What the server runs, e.g. `Microsoft Windows Server 2022 Datacenter`.
+pub(crate) async fn version(session: &mut Session) -> Result<Option<String>> {
+    Ok(operating_system(session, "Caption").await?.map(|caption| caption.text().trim().to_owned()))
+}
+
+/// The server's own time.
+pub(crate) async fn clock(session: &mut Session) -> Result<DateTime<Utc>> {
+    let time = operating_system(session, "LocalDateTime").await?;
+    time.as_ref().and_then(Value::as_date_time).ok_or_else(|| CommandError::Unexpected {
         cmdlet: "Get-CimInstance".to_owned(),
         what: "LocalDateTime".to_owned(),
     })

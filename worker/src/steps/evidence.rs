@@ -117,7 +117,7 @@ pub(super) async fn stale_processes(
     session: &mut connectors::Session,
     since: DateTime<Utc>,
 ) -> exchange::Result<Vec<&'static str>> {
-    let ahead = discovery::clock_ahead(context.worker, session).await?;
+    let ahead = discovery::clock_ahead(|| context.now(), session).await?;
     let running = windows::processes(session, SERVICE_HOST, &APP_POOLS).await?;
     let since = since + TimeDelta::seconds(ahead);
     let fresh = |name: &str| {

@@ -6,19 +6,6 @@ use domain::{Plan, Snapshot, Trouble, planning};
 use super::{Context, Ended, Result, StepError};
 use crate::{discovery, exchange};
 
-/// The cmdlets that a run may need. All are looked for before anything is made.
-const NEEDED: [&str; 9] = [
-    "Get-AuthConfig",
-    "Get-ExchangeCertificate",
-    "Get-ExchangeServer",
-    "Get-HybridConfiguration",
-    "Export-ExchangeCertificate",
-    "Import-ExchangeCertificate",
-    "Remove-ExchangeCertificate",
-    "Set-ADServerSettings",
-    "Set-AuthConfig",
-];
-
 /// Tries before a refusal, for what may pass by itself.
 const PATIENCE: i32 = 5;
 
@@ -46,7 +33,7 @@ async fn prepare(context: &Context<'_>) -> Result<(Snapshot, std::result::Result
 
 async fn check_permissions(context: &Context<'_>) -> Result<()> {
     let asked = discovery::on_any(&context.managed.endpoints, async |session, _| {
-        exchange::not_permitted(session, &NEEDED).await
+        exchange::not_permitted(session, &exchange::NEEDED).await
     });
     let missing = asked.await?;
     if missing.is_empty() {

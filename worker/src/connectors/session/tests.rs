@@ -127,6 +127,24 @@ async fn two_hundred_kilobytes_and_a_secret_fit_through_envelopes_of_the_usual_s
 }
 
 #[tokio::test]
+async fn two_hundred_kilobytes_fit_through_the_smaller_envelopes_of_old_servers() {
+    let peer = Peer::start(&["--strict", "--max-envelope-kb", "150"]);
+    let mut endpoint = peer.https();
+    endpoint.max_envelope_size = 150 * 1024;
+    let mut session = Session::open(&endpoint).await.unwrap();
+    let echoed = echo(&mut session, Command::new("Test-PeerEcho").with("FileData", vec![7; 200_000])).await;
+    assert_eq!(echoed["FileData"].property("Length").and_then(Value::as_i64), Some(200_000));
+    session.close().await;
+    let larger = Session::open(&peer.https())
+        .await
+        .unwrap()
+        .invoke(Command::new("Test-PeerEcho").with("FileData", vec![7; 200_000]))
+        .await;
+    assert!(matches!(larger, Err(WireError::Refused { code: "envelope_too_large", .. })), "{larger:?}");
+    peer.has_nothing_to_object().await;
+}
+
+#[tokio::test]
 async fn errors_are_told_with_what_does_not_depend_on_the_language() {
     let peer = Peer::start(&["--strict"]);
     let mut session = Session::open(&peer.https()).await.unwrap();
