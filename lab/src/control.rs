@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     clock::Clock,
     faults::Fault,
-    http::{Answer, Cut, Service, blocking, body, json, status},
+    http::{Answer, Cut, Service, Transport, blocking, body, json, status},
     journal::{Count, Effect, EffectKind},
     running::Running,
 };
@@ -21,11 +21,15 @@ pub(crate) struct Control {
 }
 
 impl Service for Control {
+    type Memory = ();
+
     fn is_open(&self) -> bool {
         true
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Result<Answer, Cut> {
+    fn connected(&self, _: &Transport) {}
+
+    async fn answer(&self, (): &mut (), request: Request<Incoming>) -> Result<Answer, Cut> {
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let body = match body(request, LIMIT).await {
             Ok(body) => body,

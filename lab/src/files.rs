@@ -46,7 +46,10 @@ fn configuration(lab: &Lab) -> String {
     let places: String = lab
         .servers()
         .iter()
-        .map(|s| format!("\"{0}:443\" = \"{1}\"\n\"{0}:5986\" = \"{2}\"\n", s.fqdn, s.https, s.windows))
+        .map(|s| {
+            let ports = [(443, s.https), (80, s.http), (5986, s.windows), (5985, s.windows_http)];
+            ports.map(|(port, place)| format!("\"{}:{port}\" = \"{place}\"\n", s.fqdn)).concat()
+        })
         .collect();
     let (id, control, user) = (lab.organization_id(), lab.control_url(), lab.username());
     format!(

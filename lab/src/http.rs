@@ -12,17 +12,28 @@ use rustls::ServerConfig;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
+    sync::Mutex,
 };
 use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// Whatever answers requests. The error cuts the connection.
 pub(crate) trait Service: Send + Sync + 'static {
+    /// What is remembered from one request of a connection to the next.
+    type Memory: Send + 'static;
+
     /// Whether connections are taken at all.
     fn is_open(&self) -> bool;
 
+    /// A connection that has just been made.
+    fn connected(&self, way: &Transport) -> Self::Memory;
+
     /// Answers, or cuts.
-    fn answer(&self, request: Request<Incoming>) -> impl Future<Output = Result<Answer, Cut>> + Send;
+    fn answer(
+        &self,
+        memory: &mut Self::Memory,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Result<Answer, Cut>> + Send;
 }
 
 /// An answer.
@@ -59,7 +70,15 @@ impl Tasks {
 #[derive(Clone)]
 pub(crate) enum Transport {
     Plain,
-    Tls(Arc<ServerConfig>),
+    Tls(Tls),
+}
+
+/// What a listener with TLS needs.
+#[derive(Clone)]
+pub(crate) struct Tls {
+    pub(crate) config: Arc<ServerConfig>,
+    /// The hash of its certificate that channel bindings name (RFC 5929 section 4).
+    pub(crate) end_point: Arc<[u8]>,
 }
 
 /// Listens until the lab ends; tells the address.
@@ -91,19 +110,22 @@ async fn connection<S: Service>(stream: TcpStream, transport: Transport, service
     if stream.set_nodelay(true).is_err() {
         return;
     }
+    let memory = service.connected(&transport);
     match transport {
-        Transport::Plain => requests(stream, service).await,
-        Transport::Tls(config) => match TlsAcceptor::from(config).accept(stream).await {
-            Ok(stream) => requests(stream, service).await,
+        Transport::Plain => requests(stream, service, memory).await,
+        Transport::Tls(tls) => match TlsAcceptor::from(tls.config).accept(stream).await {
+            Ok(stream) => requests(stream, service, memory).await,
             Err(error) => tracing::debug!(%error, "A TLS handshake failed"),
         },
     }
 }
 
-async fn requests<S: Service>(stream: impl AsyncRead + AsyncWrite + Unpin, service: Arc<S>) {
+async fn requests<S: Service>(stream: impl AsyncRead + AsyncWrite + Unpin, service: Arc<S>, memory: S::Memory) {
+    // HTTP/1.1 answers one request after the other: nobody ever waits for this lock.
+    let memory = Arc::new(Mutex::new(memory));
     let answer = service_fn(|request| {
-        let service = service.clone();
-        async move { service.answer(request).await }
+        let (service, memory) = (service.clone(), memory.clone());
+        async move { service.answer(&mut *memory.lock().await, request).await }
     });
     if let Err(error) = http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await {
         tracing::debug!(%error, "A connection ended");

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use anyhow::Context as _;
 use aws_lc_rs::rand;
 use chrono::{DateTime, TimeDelta, Utc};
 use psrp::Secret;
@@ -15,6 +16,7 @@ use serde::Serialize;
 
 use crate::{
     Options,
+    admission::Admission,
     clock::Clock,
     cmdlets::{Endpoint, Session},
     control::Control,
@@ -23,6 +25,7 @@ use crate::{
     files::{self, Files},
     http::{Tasks, Transport, listen},
     journal::{Asked, Count, Effect, EffectKind},
+    keytab::{self, ServiceKey},
     organization::ServerSpec,
     running::Running,
     site::{Site, SiteKind},
@@ -56,6 +59,8 @@ pub struct LabServer {
     pub http: SocketAddr,
     /// Windows Remote Management over TLS.
     pub windows: SocketAddr,
+    /// The same without TLS.
+    pub windows_http: SocketAddr,
 }
 
 /// What happened so far.
@@ -83,9 +88,14 @@ impl Lab {
         let organization = options.organization;
         let organization_id = organization.id.clone();
         let world = tokio::task::spawn_blocking(move || World::new(organization, options.days_left, start)).await??;
-        let password = options.password.map_or_else(random_password, Ok)?;
+        let admission = Admission {
+            username: options.username,
+            password: options.password.map_or_else(random_password, Ok)?,
+            service_keys: options.keytab.as_deref().map_or(Ok(Vec::new()), service_keys)?,
+            require_channel_binding: options.require_channel_binding,
+        };
         let clock = Clock::new(real, start, options.scale);
-        let running = Arc::new(Running::new(clock, world, options.username, password));
+        let running = Arc::new(Running::new(clock, world, admission));
         let tasks = Tasks::default();
         let mut opening = Opening {
             running: running.clone(),
@@ -132,13 +142,13 @@ impl Lab {
     /// The account.
     #[must_use]
     pub fn username(&self) -> &str {
-        &self.running.username
+        &self.running.admission.username
     }
 
     /// Its password.
     #[must_use]
     pub fn password(&self) -> &Secret {
-        &self.running.password
+        &self.running.admission.password
     }
 
     /// Virtual time.
@@ -219,7 +229,8 @@ impl Opening {
             fqdn,
             https: listen(self.address()?, tls.clone(), front_end.clone(), &self.tasks).await?,
             http: listen(self.address()?, Transport::Plain, front_end, &self.tasks).await?,
-            windows: listen(self.address()?, tls, management, &self.tasks).await?,
+            windows: listen(self.address()?, tls, management.clone(), &self.tasks).await?,
+            windows_http: listen(self.address()?, Transport::Plain, management, &self.tasks).await?,
         })
     }
 
@@ -228,7 +239,7 @@ impl Opening {
             SiteKind::FrontEnd => Endpoint::Exchange,
             SiteKind::RemoteManagement => Endpoint::Windows,
         };
-        let session = Session { server, endpoint, user: self.running.username.clone() };
+        let session = Session { server, endpoint, user: self.running.admission.username.clone() };
         let endpoint = PowerShell::new(self.running.clone(), session, self.max_shells, self.tasks.clone());
         Arc::new(Site { running: self.running.clone(), server, endpoint: Arc::new(endpoint), kind })
     }
@@ -246,6 +257,11 @@ async fn pulse(running: Arc<Running>) {
         beat.tick().await;
         running.with(|_| ());
     }
+}
+
+fn service_keys(keytab: &Path) -> anyhow::Result<Vec<ServiceKey>> {
+    let file = std::fs::read(keytab).with_context(|| format!("cannot read the keytab {}", keytab.display()))?;
+    keytab::read(&file).with_context(|| format!("cannot use the keytab {}", keytab.display()))
 }
 
 /// 144 random bits as text.

@@ -4,6 +4,7 @@
 //! it opens a connection or reads a clock. Around it, [`Lab`] drives the clock and listens: PowerShell and metadata of
 //! every server over TLS, and a control API to look at it all and to make things go wrong.
 
+mod admission;
 #[cfg(test)]
 mod bench;
 pub mod certificate;
@@ -16,7 +17,9 @@ pub mod faults;
 mod files;
 mod http;
 pub mod journal;
+mod keytab;
 mod lab;
+mod logon;
 mod options;
 pub mod organization;
 pub mod pfx;

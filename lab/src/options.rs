@@ -1,6 +1,9 @@
 //! How a lab is to be.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    path::PathBuf,
+};
 
 use chrono::{DateTime, Utc};
 use psrp::Secret;
@@ -21,7 +24,7 @@ pub struct Options {
     /// The address to listen on.
     pub listen: IpAddr,
     /// The first of the ports to listen on, so that a lab that is started again is found again: one for the control API,
-    /// then three for every server. Free ports if none.
+    /// then four for every server. Free ports if none.
     pub base_port: Option<u16>,
     /// Shells that may be open at an endpoint at a time; Exchange allows 18 to an account.
     pub max_shells: usize,
@@ -29,6 +32,10 @@ pub struct Options {
     pub username: String,
     /// Its password; a random one if none.
     pub password: Option<Secret>,
+    /// A keytab with the keys of `HTTP/<server>`: offers Kerberos, too.
+    pub keytab: Option<PathBuf>,
+    /// Extended Protection: a logon inside TLS must name the TLS channel. Only NTLM can, here.
+    pub require_channel_binding: bool,
 }
 
 impl Default for Options {
@@ -43,6 +50,8 @@ impl Default for Options {
             max_shells: 18,
             username: "rekey@contoso.example".to_owned(),
             password: None,
+            keytab: None,
+            require_channel_binding: false,
         }
     }
 }

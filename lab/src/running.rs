@@ -2,12 +2,10 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use chrono::{DateTime, TimeDelta, Utc};
-use psrp::Secret;
 use tokio::sync::watch;
 
-use crate::{clock::Clock, faults::Fault, world::World};
+use crate::{admission::Admission, clock::Clock, faults::Fault, world::World};
 
 /// A world in time.
 #[derive(Debug)]
@@ -15,13 +13,12 @@ pub(crate) struct Running {
     inner: Mutex<(Clock, World)>,
     /// Changes with every fault, so that whoever waits for an answer looks again whether the server is still there.
     faults: watch::Sender<u64>,
-    pub(crate) username: String,
-    pub(crate) password: Secret,
+    pub(crate) admission: Admission,
 }
 
 impl Running {
-    pub(crate) fn new(clock: Clock, world: World, username: String, password: Secret) -> Self {
-        Self { inner: Mutex::new((clock, world)), faults: watch::Sender::new(0), username, password }
+    pub(crate) fn new(clock: Clock, world: World, admission: Admission) -> Self {
+        Self { inner: Mutex::new((clock, world)), faults: watch::Sender::new(0), admission }
     }
 
     /// The world as it is by now.
@@ -62,14 +59,6 @@ impl Running {
 
     pub(crate) fn is_up(&self, server: usize) -> bool {
         self.with(|world| world.server(server).is_up())
-    }
-
-    /// Whether an `Authorization` header is that of the account.
-    pub(crate) fn admits(&self, authorization: &str) -> bool {
-        let Some((scheme, encoded)) = authorization.split_once(' ') else { return false };
-        let expected = Secret::new(format!("{}:{}", self.username, self.password.expose()));
-        let given = STANDARD.decode(encoded.trim()).unwrap_or_default();
-        scheme.eq_ignore_ascii_case("Basic") && given == expected.expose().as_bytes()
     }
 
     /// A cmdlet that panicked has left the world as it was before or after one of its steps: go on.

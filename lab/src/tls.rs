@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
+use ::aws_lc_rs::digest::{SHA256, digest};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use rustls::{
     ServerConfig,
     crypto::aws_lc_rs,
     pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
 };
+
+use crate::http::Tls;
 
 /// The certification authority. Its key is gone with the lab.
 pub(crate) struct Authority {
@@ -32,7 +35,7 @@ impl Authority {
     }
 
     /// What a listener needs to be this server; the certificate also names the machine that the lab runs on.
-    pub(crate) fn server(&self, fqdn: &str) -> anyhow::Result<Arc<ServerConfig>> {
+    pub(crate) fn server(&self, fqdn: &str) -> anyhow::Result<Tls> {
         let key = KeyPair::generate()?;
         let names = [fqdn, "localhost", "127.0.0.1"].map(str::to_owned);
         let mut parameters = CertificateParams::new(names)?;
@@ -44,6 +47,8 @@ impl Authority {
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
             .with_single_cert(vec![certificate.der().clone()], key)?;
-        Ok(Arc::new(config))
+        // The certificate is signed with SHA-256, and so it is hashed (RFC 5929 section 4.1).
+        let end_point = digest(&SHA256, certificate.der());
+        Ok(Tls { config: Arc::new(config), end_point: end_point.as_ref().into() })
     }
 }

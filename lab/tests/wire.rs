@@ -3,12 +3,14 @@
 #![expect(clippy::unwrap_used, reason = "clippy.toml allows it in tests; this is for their helpers")]
 
 use std::{
-    io::Write as _,
-    process::{Command, Stdio},
+    io::{BufRead as _, BufReader, Write as _},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
 };
 
 use chrono::TimeDelta;
 use lab::{Lab, Options, faults::Fault, journal::EffectKind, server::Power};
+use psrp::Secret;
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -35,6 +37,88 @@ async fn a_client_by_others_drives_the_lab() {
     assert_eq!(report.counts[&EffectKind::Publish].changed, 1);
     assert!(report.cmdlets.iter().all(|asked| asked.parameters.iter().all(|(_, value)| !value.contains("sesame"))));
     lab.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_by_others_logs_on_in_every_way() {
+    let kdc = Kdc::start();
+    let lab = Lab::start(Options { keytab: Some(kdc.file("keytab")), ..account() }).await.unwrap();
+    let mut verifier = logons(&lab, kdc.folder.path());
+    verifier.env("KRB5_CONFIG", kdc.file("krb5_conf"));
+    let (passed, told) = tokio::task::spawn_blocking(move || run(verifier, "Passw0rd!")).await.unwrap();
+    assert!(passed && told.contains("kerberos over HTTP, sealed"), "{told}");
+    lab.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lab_with_extended_protection_wants_the_channel_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let lab = Lab::start(Options { require_channel_binding: true, ..account() }).await.unwrap();
+    let mut verifier = logons(&lab, folder.path());
+    verifier.arg("--only-bound");
+    let (passed, told) = tokio::task::spawn_blocking(move || run(verifier, "Passw0rd!")).await.unwrap();
+    assert!(passed, "{told}");
+    lab.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_keytab_that_is_none_is_told_before_anything_listens() {
+    let folder = tempfile::tempdir().unwrap();
+    let keytab = folder.path().join("http.keytab");
+    let start = || Lab::start(Options { keytab: Some(keytab.clone()), ..account() });
+    let told = format!("{:#}", start().await.unwrap_err());
+    assert!(told.contains("http.keytab") && told.contains("No such file"), "{told}");
+    std::fs::write(&keytab, "PK").unwrap();
+    let told = format!("{:#}", start().await.unwrap_err());
+    assert!(told.contains("http.keytab") && told.contains("no keytab of format 0x0502"), "{told}");
+}
+
+/// The account that the KDC knows.
+fn account() -> Options {
+    let (username, password) = ("svc-rotate@EXAMPLE.COM".to_owned(), Some(Secret::new("Passw0rd!")));
+    Options { username, password, ..Options::default() }
+}
+
+fn logons(lab: &Lab, folder: &Path) -> Command {
+    let server = &lab.servers()[0];
+    let mut verifier = Command::new(peer_python());
+    verifier
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/peers/verify_lab_logons.py"))
+        .args(["--https", &format!("https://{}/PowerShell/", server.https)])
+        .args(["--http", &format!("http://{}/PowerShell/", server.http)])
+        .args(["--windows-http", &format!("http://{}/wsman", server.windows_http)])
+        .args(["--user", lab.username(), "--ca"])
+        .arg(lab.write_files(folder).unwrap().ca);
+    verifier
+}
+
+/// A real KDC that knows `HTTP/localhost`; ended by its id when dropped.
+struct Kdc {
+    process: Child,
+    ready: Value,
+    folder: tempfile::TempDir,
+}
+
+impl Kdc {
+    fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let program = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/peers/kdc.sh");
+        let mut process = Command::new(program).arg(folder.path()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        Self { process, ready: serde_json::from_str(&line).expect("it says where it listens"), folder }
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.ready[name].as_str().unwrap().into()
+    }
+}
+
+impl Drop for Kdc {
+    fn drop(&mut self) {
+        drop(self.process.kill());
+        drop(self.process.wait());
+    }
 }
 
 #[tokio::test]
