@@ -7,4 +7,5 @@ mod probe;
 mod readme;
 mod resilience;
 mod roles;
+mod sealed;
 mod support;

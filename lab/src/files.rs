@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::Lab;
+use crate::{Authentication, Lab};
 
 /// Where they are.
 #[derive(Clone, Debug)]
@@ -17,6 +17,13 @@ pub struct Files {
     pub password: PathBuf,
     /// The certificate of the authority, PEM.
     pub ca: PathBuf,
+}
+
+/// How rekey is to log on, for its configuration.
+#[derive(Clone, Debug)]
+pub(crate) struct Way {
+    pub(crate) authentication: Authentication,
+    pub(crate) kdc: Option<String>,
 }
 
 /// Writes them into a folder, which is made if need be.
@@ -41,7 +48,10 @@ fn write_secret(path: &Path, text: &str) -> anyhow::Result<()> {
 }
 
 fn configuration(lab: &Lab) -> String {
-    let url = |fqdn: &str| format!("    \"https://{fqdn}/PowerShell/\",\n");
+    let Way { authentication, kdc } = &lab.way;
+    let (scheme, windows_port) =
+        if *authentication == Authentication::Basic { ("https", 5986) } else { ("http", 5985) };
+    let url = |fqdn: &str| format!("    \"{scheme}://{fqdn}/PowerShell/\",\n");
     let urls: String = lab.servers().iter().map(|server| url(&server.fqdn)).collect();
     let places: String = lab
         .servers()
@@ -51,6 +61,8 @@ fn configuration(lab: &Lab) -> String {
             ports.map(|(port, place)| format!("\"{}:{port}\" = \"{place}\"\n", s.fqdn)).concat()
         })
         .collect();
+    let kdc = kdc.as_ref().map(|kdc| format!("kdc = {kdc:?}\n")).unwrap_or_default();
+    let authentication = authentication.name();
     let (id, control, user) = (lab.organization_id(), lab.control_url(), lab.username());
     format!(
         r#"# Written by the lab. Everything that is not here has its default: see `rekey config --help`.
@@ -68,15 +80,15 @@ lab = "{control}"
 [organization.exchange]
 urls = [
 {urls}]
-authentication = "basic"
-username = "{user}"
+authentication = "{authentication}"
+{kdc}username = "{user}"
 # Relative to the folder of this file.
 password = "file:{PASSWORD}"
 ca_file = "{CA}"
 
 [organization.windows]
 # The same credentials unless given.
-url = "https://{{fqdn}}:5986/wsman"
+url = "{scheme}://{{fqdn}}:{windows_port}/wsman"
 
 # Where these names are really found: host:port as in the URL, and the address.
 [organization.connect_to]

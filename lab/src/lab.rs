@@ -22,7 +22,7 @@ use crate::{
     control::Control,
     endpoint::PowerShell,
     faults::Fault,
-    files::{self, Files},
+    files::{self, Files, Way},
     http::{Tasks, Transport, listen},
     journal::{Asked, Count, Effect, EffectKind},
     keytab::{self, ServiceKey},
@@ -43,6 +43,7 @@ pub struct Lab {
     control: SocketAddr,
     servers: Vec<LabServer>,
     ca_pem: String,
+    pub(crate) way: Way,
     tasks: Tasks,
 }
 
@@ -88,6 +89,7 @@ impl Lab {
         let organization = options.organization;
         let organization_id = organization.id.clone();
         let world = tokio::task::spawn_blocking(move || World::new(organization, options.days_left, start)).await??;
+        let way = Way { authentication: options.authentication, kdc: options.kdc };
         let admission = Admission {
             username: options.username,
             password: options.password.map_or_else(random_password, Ok)?,
@@ -112,7 +114,8 @@ impl Lab {
             servers.push(opening.open(server).await?);
         }
         tasks.spawn(pulse(running.clone()));
-        Ok(Self { running, organization_id, control, servers, ca_pem: opening.authority.pem().to_owned(), tasks })
+        let ca_pem = opening.authority.pem().to_owned();
+        Ok(Self { running, organization_id, control, servers, ca_pem, way, tasks })
     }
 
     /// The short name of the organization.

@@ -33,4 +33,5 @@ pub mod world;
 
 pub use files::Files;
 pub use lab::{Lab, LabServer, Report};
-pub use options::Options;
+pub use options::{Authentication, Options};
+pub use psrp::Secret;

@@ -32,10 +32,38 @@ pub struct Options {
     pub username: String,
     /// Its password; a random one if none.
     pub password: Option<Secret>,
+    /// What the written configuration logs on by. The lab takes every kind all the time.
+    pub authentication: Authentication,
     /// A keytab with the keys of `HTTP/<server>`: offers Kerberos, too.
     pub keytab: Option<PathBuf>,
+    /// The KDC of that keytab, `host:port`, for the written configuration.
+    pub kdc: Option<String>,
     /// Extended Protection: a logon inside TLS must name the TLS channel. Only NTLM can, here.
     pub require_channel_binding: bool,
+}
+
+/// A way to log on, in the words of the configuration.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Authentication {
+    /// Name and password inside TLS.
+    Basic,
+    /// Messages sealed over plain HTTP.
+    Ntlm,
+    /// The same with Kerberos if there is a ticket.
+    Negotiate,
+    /// The same with Kerberos only.
+    Kerberos,
+}
+
+impl Authentication {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Basic => "basic",
+            Self::Ntlm => "ntlm",
+            Self::Negotiate => "negotiate",
+            Self::Kerberos => "kerberos",
+        }
+    }
 }
 
 impl Default for Options {
@@ -50,7 +78,9 @@ impl Default for Options {
             max_shells: 18,
             username: "rekey@contoso.example".to_owned(),
             password: None,
+            authentication: Authentication::Basic,
             keytab: None,
+            kdc: None,
             require_channel_binding: false,
         }
     }

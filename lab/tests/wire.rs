@@ -2,14 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "clippy.toml allows it in tests; this is for their helpers")]
 
-use std::{
-    io::{BufRead as _, BufReader, Write as _},
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-};
+use std::{path::Path, process::Command};
 
 use chrono::TimeDelta;
 use lab::{Lab, Options, faults::Fault, journal::EffectKind, server::Power};
+use peers::Kdc;
 use psrp::Secret;
 use serde_json::{Value, json};
 use tokio::{
@@ -23,15 +20,14 @@ async fn a_client_by_others_drives_the_lab() {
     let folder = tempfile::tempdir().unwrap();
     let files = lab.write_files(folder.path()).unwrap();
     let server = &lab.servers()[0];
-    let mut verifier = Command::new(peer_python());
+    let mut verifier = peers::python("verify_lab.py");
     verifier
-        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/peers/verify_lab.py"))
         .args(["--url", &format!("https://{}/PowerShell/", server.https)])
         .args(["--windows-url", &format!("https://{}/wsman", server.windows)])
         .args(["--control", &lab.control_url(), "--user", lab.username(), "--ca"])
         .arg(&files.ca);
     let password = lab.password().expose().to_owned();
-    let (passed, told) = tokio::task::spawn_blocking(move || run(verifier, &password)).await.unwrap();
+    let (passed, told) = tokio::task::spawn_blocking(move || peers::run(verifier, &password)).await.unwrap();
     assert!(passed, "{told}");
     let report = lab.report();
     assert_eq!(report.counts[&EffectKind::Publish].changed, 1);
@@ -41,11 +37,12 @@ async fn a_client_by_others_drives_the_lab() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_by_others_logs_on_in_every_way() {
-    let kdc = Kdc::start();
-    let lab = Lab::start(Options { keytab: Some(kdc.file("keytab")), ..account() }).await.unwrap();
-    let mut verifier = logons(&lab, kdc.folder.path());
-    verifier.env("KRB5_CONFIG", kdc.file("krb5_conf"));
-    let (passed, told) = tokio::task::spawn_blocking(move || run(verifier, "Passw0rd!")).await.unwrap();
+    let kdc = Kdc::start(&[]);
+    let folder = tempfile::tempdir().unwrap();
+    let lab = Lab::start(Options { keytab: Some(kdc.keytab().to_owned()), ..account() }).await.unwrap();
+    let mut verifier = logons(&lab, folder.path());
+    verifier.env("KRB5_CONFIG", kdc.krb5_conf());
+    let (passed, told) = tokio::task::spawn_blocking(move || peers::run(verifier, Kdc::PASSWORD)).await.unwrap();
     assert!(passed && told.contains("kerberos over HTTP, sealed"), "{told}");
     lab.shutdown().await;
 }
@@ -56,7 +53,7 @@ async fn a_lab_with_extended_protection_wants_the_channel_named() {
     let lab = Lab::start(Options { require_channel_binding: true, ..account() }).await.unwrap();
     let mut verifier = logons(&lab, folder.path());
     verifier.arg("--only-bound");
-    let (passed, told) = tokio::task::spawn_blocking(move || run(verifier, "Passw0rd!")).await.unwrap();
+    let (passed, told) = tokio::task::spawn_blocking(move || peers::run(verifier, Kdc::PASSWORD)).await.unwrap();
     assert!(passed, "{told}");
     lab.shutdown().await;
 }
@@ -75,50 +72,20 @@ async fn a_keytab_that_is_none_is_told_before_anything_listens() {
 
 /// The account that the KDC knows.
 fn account() -> Options {
-    let (username, password) = ("svc-rotate@EXAMPLE.COM".to_owned(), Some(Secret::new("Passw0rd!")));
+    let (username, password) = (Kdc::ACCOUNT.to_owned(), Some(Secret::new(Kdc::PASSWORD)));
     Options { username, password, ..Options::default() }
 }
 
 fn logons(lab: &Lab, folder: &Path) -> Command {
     let server = &lab.servers()[0];
-    let mut verifier = Command::new(peer_python());
+    let mut verifier = peers::python("verify_lab_logons.py");
     verifier
-        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/peers/verify_lab_logons.py"))
         .args(["--https", &format!("https://{}/PowerShell/", server.https)])
         .args(["--http", &format!("http://{}/PowerShell/", server.http)])
         .args(["--windows-http", &format!("http://{}/wsman", server.windows_http)])
         .args(["--user", lab.username(), "--ca"])
         .arg(lab.write_files(folder).unwrap().ca);
     verifier
-}
-
-/// A real KDC that knows `HTTP/localhost`; ended by its id when dropped.
-struct Kdc {
-    process: Child,
-    ready: Value,
-    folder: tempfile::TempDir,
-}
-
-impl Kdc {
-    fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let program = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/peers/kdc.sh");
-        let mut process = Command::new(program).arg(folder.path()).stdout(Stdio::piped()).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        Self { process, ready: serde_json::from_str(&line).expect("it says where it listens"), folder }
-    }
-
-    fn file(&self, name: &str) -> PathBuf {
-        self.ready[name].as_str().unwrap().into()
-    }
-}
-
-impl Drop for Kdc {
-    fn drop(&mut self) {
-        drop(self.process.kill());
-        drop(self.process.wait());
-    }
 }
 
 #[tokio::test]
@@ -233,16 +200,4 @@ async fn control(lab: &Lab, method: &str, path: &str, body: Option<Value>) -> (u
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
     (status, serde_json::from_str(body).unwrap_or_default())
-}
-
-fn run(mut program: Command, input: &str) -> (bool, String) {
-    let mut child = program.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    writeln!(child.stdin.take().unwrap(), "{input}").unwrap();
-    let output = child.wait_with_output().unwrap();
-    let told = [output.stdout, output.stderr].concat();
-    (output.status.success(), String::from_utf8_lossy(&told).into_owned())
-}
-
-fn peer_python() -> String {
-    std::env::var("REKEY_PEER_PYTHON").expect("REKEY_PEER_PYTHON names no Python with the peers' packages: use ./test")
 }

@@ -4,7 +4,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command as Process, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 
 use chrono::{DateTime, TimeDelta};
 use psrp::clixml::{decode, encode};
@@ -26,7 +26,7 @@ fn values_that_psrpcore_wrote_are_read() {
 
 #[test]
 fn the_vectors_are_those_that_psrpcore_writes_today() {
-    let made = Process::new(python()).arg(program()).arg("make").output().unwrap();
+    let made = peers::python("psrp_vectors.py").arg("make").output().unwrap();
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     assert_eq!(String::from_utf8(made.stdout).unwrap(), std::fs::read_to_string(data()).unwrap());
 }
@@ -327,8 +327,8 @@ struct Answer {
 
 impl Peer {
     fn start(side: &str) -> Self {
-        let mut process = Process::new(python());
-        process.arg(program()).arg(side).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut process = peers::python("psrp_vectors.py");
+        process.arg(side).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = process.spawn().unwrap();
         Self {
             requests: child.stdin.take().unwrap(),
@@ -399,14 +399,6 @@ impl Data for Message {
         assert_eq!(again.as_ref(), Ok(&value));
         value
     }
-}
-
-fn python() -> String {
-    std::env::var("REKEY_PEER_PYTHON").expect("REKEY_PEER_PYTHON names no Python with the peers' packages: use ./test")
-}
-
-fn program() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/peers/psrp_vectors.py")
 }
 
 fn data() -> PathBuf {

@@ -1,9 +1,12 @@
 //! `rekey lab`: a simulated organization to try rekey on.
 
-use std::{net::IpAddr, path::PathBuf};
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, ensure};
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use crate::{Signals, config::LogFormat, output::say, telemetry};
 
@@ -18,17 +21,69 @@ pub(crate) struct LabArgs {
     /// Days that the current Auth certificate is still valid; negative: expired since.
     #[arg(long, value_name = "DAYS", default_value_t = 45, allow_negative_numbers = true)]
     days_left: i64,
+    /// How the written rekey.toml logs on; all but basic go over plain HTTP, with every message sealed.
+    #[arg(long, value_enum, default_value_t = Authentication::Basic)]
+    authentication: Authentication,
+    /// The account that may do everything.
+    #[arg(long, value_name = "USER@DOMAIN", default_value = "rekey@contoso.example")]
+    username: String,
+    /// A file with its password; a random one if none is given.
+    #[arg(long, value_name = "FILE")]
+    password_file: Option<PathBuf>,
+    /// A keytab with the keys of HTTP/<server>, to offer Kerberos.
+    #[arg(long, value_name = "FILE")]
+    keytab: Option<PathBuf>,
+    /// The KDC that gives tickets for it, for the written rekey.toml; found by DNS if none is given.
+    #[arg(long, value_name = "HOST:PORT")]
+    kdc: Option<String>,
+    /// Extended Protection: take a logon inside TLS only if it names the TLS channel.
+    #[arg(long)]
+    require_channel_binding: bool,
     /// Address to listen on.
     #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
     listen: IpAddr,
 }
 
+/// In the words of the configuration.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Authentication {
+    Basic,
+    Ntlm,
+    Negotiate,
+    Kerberos,
+}
+
+impl From<Authentication> for lab::Authentication {
+    fn from(authentication: Authentication) -> Self {
+        match authentication {
+            Authentication::Basic => Self::Basic,
+            Authentication::Ntlm => Self::Ntlm,
+            Authentication::Negotiate => Self::Negotiate,
+            Authentication::Kerberos => Self::Kerberos,
+        }
+    }
+}
+
 pub(crate) async fn run(args: LabArgs) -> anyhow::Result<()> {
+    ensure!(
+        !matches!(args.authentication, Authentication::Kerberos) || args.keytab.is_some(),
+        "--authentication kerberos needs --keytab: a file with the keys of HTTP/<server>, as ktadd or ktpass writes it"
+    );
     ensure!((1.0..=1_000_000.0).contains(&args.scale), "--scale is {}: use 1 to 1000000", args.scale);
     telemetry::start("warn,lab=info", LogFormat::Text)?;
     let mut signals = Signals::new()?;
-    let options =
-        lab::Options { scale: args.scale, listen: args.listen, days_left: args.days_left, ..lab::Options::default() };
+    let options = lab::Options {
+        scale: args.scale,
+        listen: args.listen,
+        days_left: args.days_left,
+        authentication: args.authentication.into(),
+        username: args.username,
+        password: args.password_file.as_deref().map(read_password).transpose()?,
+        keytab: args.keytab,
+        kdc: args.kdc,
+        require_channel_binding: args.require_channel_binding,
+        ..lab::Options::default()
+    };
     let lab = lab::Lab::start(options).await?;
     let written = lab.write_files(&args.dir);
     let files = written.with_context(|| format!("cannot write to {}", args.dir.display()))?;
@@ -39,4 +94,11 @@ pub(crate) async fn run(args: LabArgs) -> anyhow::Result<()> {
     signals.wait().await;
     lab.shutdown().await;
     Ok(())
+}
+
+fn read_password(file: &Path) -> anyhow::Result<lab::Secret> {
+    let text =
+        std::fs::read_to_string(file).with_context(|| format!("cannot read the password in {}", file.display()))?;
+    let text = lab::Secret::new(text);
+    Ok(lab::Secret::new(text.expose().trim_end_matches(['\r', '\n'])))
 }

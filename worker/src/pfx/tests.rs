@@ -2,7 +2,6 @@
 
 use std::{
     io::Write as _,
-    path::Path,
     process::{Command, Stdio},
 };
 
@@ -335,8 +334,7 @@ fn python_reads(algorithm: Algorithm) -> Value {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("auth.pfx");
     std::fs::write(&file, &*write(sample(KeySize::Rsa2048), &printable_ascii(), algorithm)).unwrap();
-    let reader = peers().join("read_pfx.py");
-    let told = run(Command::new(peer_python()).arg(reader).arg(file), printable_ascii().expose_secret());
+    let told = run(peers::python("read_pfx.py").arg(file), printable_ascii().expose_secret());
     serde_json::from_slice(&told).unwrap()
 }
 
@@ -363,18 +361,6 @@ fn run(command: &mut Command, input: &str) -> Vec<u8> {
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success(), "{command:?} failed");
     output.stdout
-}
-
-/// The Python that has the peers' packages: `./test` names it, otherwise it is made here.
-fn peer_python() -> String {
-    std::env::var("REKEY_PEER_PYTHON").unwrap_or_else(|_| {
-        let printed = run(&mut Command::new(peers().join("venv.sh")), "");
-        String::from_utf8(printed).unwrap().trim().to_owned()
-    })
-}
-
-fn peers() -> std::path::PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/peers")
 }
 
 fn hex(bytes: &[u8]) -> String {

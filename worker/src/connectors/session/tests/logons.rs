@@ -3,7 +3,7 @@
 use super::{
     super::*,
     echo,
-    peer::{Kdc, PASSWORD, Peer, account, basic, kerberos, windows},
+    peer::{PASSWORD, Peer, account, basic, kerberos, windows},
     refusal,
 };
 use crate::{
@@ -12,6 +12,7 @@ use crate::{
     exchange, pfx,
 };
 use chrono::{TimeDelta, Utc};
+use peers::Kdc;
 use psrp::{Command, Secret};
 use serde_json::{Value as Json, json};
 
@@ -104,7 +105,7 @@ async fn negotiate_falls_back_to_ntlm_when_no_kdc_answers() {
 
 #[tokio::test]
 async fn a_renewal_runs_over_kerberos_with_tickets_of_a_real_kdc() {
-    let kdc = Kdc::start();
+    let kdc = Kdc::start(&[]);
     for offered in ["kerberos", "negotiate", "negotiate,kerberos"] {
         let peer = Peer::start_with(&["--strict", "--auth", offered], Some(&kdc));
         for protocol in [WindowsProtocol::Kerberos, WindowsProtocol::Negotiate] {
@@ -121,7 +122,7 @@ async fn a_renewal_runs_over_kerberos_with_tickets_of_a_real_kdc() {
 
 #[tokio::test]
 async fn kerberos_says_what_is_wrong_and_does_not_try_a_wrong_password_elsewhere() {
-    let kdc = Kdc::start();
+    let kdc = Kdc::start(&[]);
     let peer = Peer::start_with(&["--auth", "kerberos,negotiate,ntlm"], Some(&kdc));
     let endpoint = |logon: WindowsLogon| peer.endpoint("https", Credentials::Windows(logon));
     for protocol in [WindowsProtocol::Kerberos, WindowsProtocol::Negotiate] {

@@ -1,12 +1,8 @@
 //! An independent server, and a KDC.
 
-use std::{
-    collections::BTreeMap,
-    io::{BufRead as _, BufReader},
-    path::{Path, PathBuf},
-    process::{Child, Command as Process, Stdio},
-};
+use std::{collections::BTreeMap, path::Path};
 
+use peers::{Kdc, Server};
 use secrecy::SecretString;
 use serde_json::{Value as Json, json};
 
@@ -15,52 +11,11 @@ use crate::connectors::{
     WindowsLogon, WindowsProtocol,
 };
 
-pub(super) const PASSWORD: &str = "Passw0rd!";
-
-/// A program of others that says in one line of JSON where it listens; ended by its id when dropped.
-struct Program {
-    process: Child,
-    ready: Json,
-}
-
-impl Program {
-    fn start(process: &mut Process) -> Self {
-        let mut process = process.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let ready = serde_json::from_str(&line).expect("it says where it listens");
-        Self { process, ready }
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        drop(self.process.kill());
-        drop(self.process.wait());
-    }
-}
-
-/// A real KDC.
-pub(super) struct Kdc {
-    program: Program,
-    _folder: tempfile::TempDir,
-}
-
-impl Kdc {
-    pub(super) fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let program = Program::start(Process::new(peers().join("kdc.sh")).arg(folder.path()));
-        Self { program, _folder: folder }
-    }
-
-    pub(super) fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.program.ready["port"])
-    }
-}
+pub(super) const PASSWORD: &str = Kdc::PASSWORD;
 
 /// psrpcore's state machine behind a WS-Management layer that counts violations of the protocol.
 pub(super) struct Peer {
-    program: Program,
+    server: Server,
     _folder: tempfile::TempDir,
 }
 
@@ -74,22 +29,21 @@ impl Peer {
     /// With these options; with a KDC, as its service `HTTP/localhost`.
     pub(super) fn start_with(options: &[&str], kdc: Option<&Kdc>) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let mut process = Process::new(peer_python());
-        process.arg(peers().join("exchange_peer.py")).arg("--work-dir").arg(folder.path()).args(options);
+        let mut program = peers::python("exchange_peer.py");
+        program.arg("--work-dir").arg(folder.path()).args(options);
         if let Some(kdc) = kdc {
-            let ready = &kdc.program.ready;
-            process.args(["--spn-host", "localhost", "--keytab", ready["keytab"].as_str().unwrap()]);
-            process.env("KRB5_CONFIG", ready["krb5_conf"].as_str().unwrap());
+            program.args(["--spn-host", "localhost", "--keytab"]).arg(kdc.keytab());
+            program.env("KRB5_CONFIG", kdc.krb5_conf());
         }
-        Self { program: Program::start(&mut process), _folder: folder }
+        Self { server: Server::start(program), _folder: folder }
     }
 
     pub(super) fn url(&self, scheme: &str) -> String {
-        format!("{scheme}://localhost:{}/PowerShell/", self.program.ready[format!("{scheme}_port")])
+        format!("{scheme}://localhost:{}/PowerShell/", self.port(scheme))
     }
 
     pub(super) fn port(&self, scheme: &str) -> String {
-        self.program.ready[format!("{scheme}_port")].to_string()
+        self.server.port(&format!("{scheme}_port")).to_string()
     }
 
     pub(super) fn trust(&self) -> Trust {
@@ -102,7 +56,7 @@ impl Peer {
     }
 
     fn file(&self, name: &str) -> Vec<u8> {
-        std::fs::read(Path::new(self.program.ready["work_dir"].as_str().unwrap()).join(name)).unwrap()
+        std::fs::read(Path::new(self.server.text("work_dir")).join(name)).unwrap()
     }
 
     pub(super) fn endpoints(&self, url: &str, credentials: Credentials) -> Endpoints {
@@ -130,7 +84,7 @@ impl Peer {
     }
 
     fn admin(&self, path: &str) -> String {
-        format!("http://127.0.0.1:{}{path}", self.program.ready["admin_port"])
+        format!("http://127.0.0.1:{}{path}", self.server.port("admin_port"))
     }
 
     pub(super) async fn ask(&self, path: &str) -> Json {
@@ -169,16 +123,4 @@ pub(super) fn kerberos(kdc: &Kdc, protocol: WindowsProtocol) -> WindowsLogon {
     let kerberos =
         Kerberos { realm: Some("EXAMPLE.COM".to_owned()), kdc: Some(kdc.address()), service_principal: None };
     WindowsLogon { kerberos, ..windows(protocol) }
-}
-
-fn peers() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/peers")
-}
-
-/// The Python that has the peer's packages: `./test` names it, otherwise it is made here.
-fn peer_python() -> String {
-    std::env::var("REKEY_PEER_PYTHON").unwrap_or_else(|_| {
-        let made = Process::new(peers().join("venv.sh")).output().unwrap();
-        String::from_utf8(made.stdout).unwrap().trim().to_owned()
-    })
 }
