@@ -103,17 +103,31 @@ pub enum Event {
         /// How.
         end: PipelineEnd,
     },
-    /// The server asked for something of the host, e.g. a prompt. There is none.
+    /// The server asked for something of the host. There is none, and servers are told so; one that asks all the same gets an answer that changes nothing.
     HostCall {
         /// Whose call it was; `None` for the pool's own.
         pipeline: Option<Uuid>,
         /// What was called, e.g. `PromptForChoice`.
         method: String,
-        /// Whether the server waits for an answer, which is then an error. Calls that only show something are ignored.
-        answered: bool,
+        /// What it was answered.
+        answer: HostAnswer,
     },
     /// The shell is deleted.
     Closed,
+}
+
+/// What a call of the host was answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HostAnswer {
+    /// Nothing: it only shows something.
+    Ignored,
+    /// No, to a request for confirmation: whoever wants something done says so in the command.
+    No {
+        /// What it asked.
+        question: String,
+    },
+    /// An error: credentials, lines of text and other choices are not to be had.
+    Refused,
 }
 
 /// Why the pool cannot go on. After any of them but [`ClientError::Busy`] it can only be closed.

@@ -10,7 +10,7 @@ use tokio::{
     task::{JoinSet, LocalSet},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{Instrument as _, debug_span, error, info, warn};
 
 use crate::{
     Worker,
@@ -97,7 +97,12 @@ pub async fn run_one(worker: &Worker) -> Result<bool, db::Error> {
     match worker.db.claim(&worker.name, lease_ends, now).await? {
         Claimed::Idle => Ok(false),
         Claimed::Settled => Ok(true),
-        Claimed::Step(claimed) => Box::pin(run_step(worker, &claimed)).await.map(|()| true),
+        Claimed::Step(claimed) => {
+            let step = &claimed.step;
+            // What the wire has to tell is told with the step.
+            let span = debug_span!("step", renewal = %step.renewal_id, step = %step.kind, target = step.target);
+            Box::pin(run_step(worker, &claimed).instrument(span)).await.map(|()| true)
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use crate::message::{Message, MessageType};
 use crate::wsman::{CommandState, Fault, RequestBody, Response, ResponseBody, Signal, Stream, excerpt};
 use crate::{ErrorRecord, PipelineEnd, Value};
 
-use super::{ClientError, Event, HOST_RESPONSES, InFlight, Keys, Operation, Pool, Stage, Work};
+use super::{ClientError, Event, HOST_RESPONSES, HostAnswer, InFlight, Keys, Operation, Pool, Stage, Work};
 
 impl Pool {
     /// Takes the answer to the last transmit.
@@ -156,18 +156,26 @@ impl Pool {
         Ok(())
     }
 
-    /// There is no host. What only shows something is ignored; what waits for an answer gets an error.
+    /// There is no host. What only shows something is ignored, a request for confirmation is denied, what else waits for an answer gets an error.
     fn host_call(&mut self, pipeline: Option<Uuid>, message: &Message) -> Result<(), ClientError> {
         let call = payload::read_host_call(&self.value(message)?).map_err(ClientError::protocol)?;
-        let answered = call.wants_answer();
-        if answered {
+        let no = call.question.as_ref().and_then(|question| Some((question.no()?, question)));
+        let (data, answer) = match no {
+            _ if !call.wants_answer() => (None, HostAnswer::Ignored),
+            Some((place, question)) => {
+                let question = format!("{}: {}", question.caption.trim(), question.message.trim());
+                (Some(payload::host_choice(&call, place)), HostAnswer::No { question })
+            }
+            None => (Some(payload::host_refusal(&call)), HostAnswer::Refused),
+        };
+        if let Some(data) = data {
             let kind = match pipeline {
                 None => MessageType::RunspacePoolHostResponse,
                 Some(_) => MessageType::PipelineHostResponse,
             };
-            self.queue_message(kind, pipeline, payload::host_refusal(&call), HOST_RESPONSES);
+            self.queue_message(kind, pipeline, data, HOST_RESPONSES);
         }
-        self.events.push_back(Event::HostCall { pipeline, method: call.method, answered });
+        self.events.push_back(Event::HostCall { pipeline, method: call.method, answer });
         Ok(())
     }
 

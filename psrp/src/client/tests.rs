@@ -360,20 +360,30 @@ fn a_command_that_is_done_without_saying_how_is_a_protocol_error() {
 }
 
 #[test]
-fn a_host_call_that_waits_gets_an_error_and_one_that_only_shows_is_ignored() {
+fn a_host_call_that_waits_gets_an_answer_that_changes_nothing() {
     let mut wire = Wire::opened();
     let (run, _) = wire.start(Command::new("Get-X"));
     let pipeline = Some(run.pipeline);
-    let mut call = |number: i32| {
-        let data = format!("<Obj RefId=\"0\"><MS><I64 N=\"ci\">1</I64><I32 N=\"mi\">{number}</I32></MS></Obj>");
+    let mut call = |number: i32, arguments: &str| {
+        let data = format!(
+            "<Obj RefId=\"0\"><MS><I64 N=\"ci\">1</I64><I32 N=\"mi\">{number}</I32>\
+             <Obj N=\"mp\" RefId=\"1\"><LST>{arguments}</LST></Obj></MS></Obj>"
+        );
         wire.operations.clear();
         wire.tell(MessageType::PipelineHostCall, pipeline, &data).unwrap();
         wire.settle().unwrap();
         (wire.take(), wire.operations.clone())
     };
-    let event = |method: &str, answered| vec![Event::HostCall { pipeline, method: method.to_owned(), answered }];
-    assert_eq!(call(23), (event("Prompt", true), vec![Operation::Send, Operation::Receive]));
-    assert_eq!(call(16), (event("WriteLine2", false), vec![Operation::Receive]));
+    let event = |method: &str, answer| vec![Event::HostCall { pipeline, method: method.to_owned(), answer }];
+    let asks = vec![Operation::Send, Operation::Receive];
+    assert_eq!(call(16, "<S>shown</S>"), (event("WriteLine2", HostAnswer::Ignored), vec![Operation::Receive]));
+    assert_eq!(call(25, "<S>Who?</S>"), (event("PromptForCredential2", HostAnswer::Refused), asks.clone()));
+    let confirm = "<S>Confirm</S><S>Remove it?</S><Obj RefId=\"2\"><LST><S>Ja</S><S>Alle</S><S>Nein</S><S>Keine</S></LST></Obj><I32>0</I32>";
+    let no = HostAnswer::No { question: "Confirm: Remove it?".to_owned() };
+    assert_eq!(call(26, confirm), (event("PromptForChoice", no), asks.clone()));
+    let colours = "<S>Colour</S><S>Which?</S><Obj RefId=\"2\"><LST><S>a</S><S>b</S><S>c</S></LST></Obj><I32>0</I32>";
+    assert_eq!(call(26, colours), (event("PromptForChoice", HostAnswer::Refused), asks.clone()));
+    assert_eq!(call(26, ""), (event("PromptForChoice", HostAnswer::Refused), asks));
 }
 
 #[test]

@@ -5,7 +5,7 @@ mod host;
 mod record;
 
 pub use create_pipeline::{create_pipeline, read_create_pipeline};
-pub use host::{HostCall, host_refusal, read_host_call};
+pub use host::{HostCall, Question, host_choice, host_refusal, read_host_call};
 pub use record::{read_record, record_to_message};
 
 use crate::clixml::encode;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use hyper::StatusCode;
 use psrp::{
     ErrorRecord, Pipeline, PipelineEnd, Record, Value,
-    client::{ClientError, Event, Operation, Options, Pool},
+    client::{ClientError, Event, HostAnswer, Operation, Options, Pool},
 };
 use tracing::debug;
 
@@ -16,6 +16,8 @@ use super::{
 
 /// How long an endpoint may hold a Receive.
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a pipeline may run. Cmdlets of a renewal take seconds; one that hangs must not hold its step for ever.
+const PATIENCE: Duration = Duration::from_secs(600);
 /// How long the farewell may take.
 const FAREWELL: Duration = Duration::from_secs(5);
 
@@ -28,6 +30,8 @@ pub(crate) struct Session {
     busy: bool,
     /// Whether it has been on the shelf since it was last used.
     rested: bool,
+    /// How long a pipeline may run.
+    patience: Duration,
 }
 
 /// What a pipeline wrote and how it ended.
@@ -58,7 +62,8 @@ impl Session {
         };
         let connection = Connection::open(endpoint).await?;
         let address = endpoint.address();
-        let mut session = Self { connection, pool: Pool::new(options), address, busy: true, rested: false };
+        let pool = Pool::new(options);
+        let mut session = Self { connection, pool, address, busy: true, rested: false, patience: PATIENCE };
         match session.drive(Until::Opened, &mut Answer::default()).await {
             Ok(()) => {
                 session.busy = false;
@@ -119,9 +124,29 @@ impl Session {
         self.busy = true;
         self.pool.start(pipeline).map_err(|error| self.refused("protocol", error.to_string()))?;
         let mut answer = Answer::default();
-        self.drive(Until::Ended, &mut answer).await?;
+        match tokio::time::timeout(self.patience, self.drive(Until::Ended, &mut answer)).await {
+            Ok(driven) => driven?,
+            Err(_) => return Err(self.stop().await),
+        }
         self.busy = false;
         Ok(answer)
+    }
+
+    /// Has the server stop the pipeline, over a connection of its own: the other one may hold a Receive. What the pipeline has done by then is not known.
+    async fn stop(&mut self) -> WireError {
+        let (host, seconds) = (self.address.clone(), self.patience.as_secs());
+        let Some(transmit) = self.pool.stop_transmit() else {
+            return WireError::NotSent { host, why: format!("it took no command within {seconds} s") };
+        };
+        let stopping = async {
+            let mut aside = Connection::open(self.connection.endpoint()).await?;
+            aside.post(transmit.body).await
+        };
+        let told = match tokio::time::timeout(FAREWELL, stopping).await {
+            Ok(Ok(response)) if response.status.is_success() => "it was told to stop",
+            _ => "it could not be told to stop",
+        };
+        WireError::UnknownOutcome { host, why: format!("the command had not ended after {seconds} s; {told}") }
     }
 
     /// Gives the runspace pool back. What cannot be given back, the server drops when it has been idle.
@@ -172,8 +197,8 @@ impl Session {
                 answer.end(end);
                 matches!(until, Until::Ended)
             }
-            Event::HostCall { method, answered, .. } => {
-                debug!(method, answered, "{} asked something of the host", self.address);
+            Event::HostCall { method, answer: asked, .. } => {
+                answer.asked(&method, asked, &self.address);
                 false
             }
             Event::Closed => false,
@@ -255,11 +280,29 @@ fn settle(error: WireError, sent: bool) -> WireError {
 impl Answer {
     fn take(&mut self, record: Record, address: &str) {
         match record {
+            // Never logged: it may hold what nobody else may have.
             Record::Output(value) => self.output.push(value),
-            Record::Error(error) => self.errors.push(error),
-            Record::Warning(text) => self.warnings.push(text),
-            Record::Verbose(text) | Record::Debug(text) => debug!("{address}: {text}"),
-            Record::Progress(_) | Record::Information(_) => {}
+            Record::Error(error) => {
+                debug!(stream = "error", "{address}: {} ({})", error.message, error.fully_qualified_error_id);
+                self.errors.push(error);
+            }
+            Record::Warning(text) => {
+                debug!(stream = "warning", "{address}: {text}");
+                self.warnings.push(text);
+            }
+            Record::Verbose(text) => debug!(stream = "verbose", "{address}: {text}"),
+            Record::Debug(text) => debug!(stream = "debug", "{address}: {text}"),
+            Record::Progress(value) => debug!(stream = "progress", "{address}: {}", progress(&value)),
+            Record::Information(value) => debug!(stream = "information", "{address}: {}", information(&value)),
+        }
+    }
+
+    /// A question stands among the warnings: it explains why nothing was changed.
+    fn asked(&mut self, method: &str, answer: HostAnswer, address: &str) {
+        match answer {
+            HostAnswer::Ignored => debug!("{address}: {method} was not shown to anybody"),
+            HostAnswer::Refused => self.warnings.push(format!("It called {method} and was refused: nobody is there.")),
+            HostAnswer::No { question } => self.warnings.push(format!("It asked `{question}` and was answered No.")),
         }
     }
 
@@ -273,6 +316,17 @@ impl Answer {
             }
         }
     }
+}
+
+/// What a progress record says (MS-PSRP 2.2.2.25).
+fn progress(value: &Value) -> String {
+    let part = |name| value.property(name).map(Value::text).unwrap_or_default();
+    format!("{} {} {}%", part("Activity"), part("StatusDescription"), part("PercentComplete"))
+}
+
+/// What an information record says (MS-PSRP 2.2.2.26).
+fn information(value: &Value) -> String {
+    value.property("MessageData").unwrap_or(value).text()
 }
 
 #[cfg(test)]

@@ -12,6 +12,32 @@ pub struct HostCall {
     pub number: i32,
     /// Its name, e.g. `PromptForChoice`; the number again when it is not known.
     pub method: String,
+    /// What is to be chosen from, if this is a question that can be read.
+    pub question: Option<Question>,
+}
+
+/// What PromptForChoice asks (MS-PSRP 2.2.3.17).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// What is shown above it.
+    pub caption: String,
+    /// The question.
+    pub message: String,
+    /// How many answers there are to choose from.
+    pub choices: usize,
+}
+
+impl Question {
+    /// The place of No among the answers of a confirmation: Yes, No; or Yes, Yes to All, No, No to All and perhaps Suspend. Their names are in the
+    /// server's language, their order is not. `None` for any other question.
+    #[must_use]
+    pub const fn no(&self) -> Option<i32> {
+        match self.choices {
+            2 => Some(1),
+            4 | 5 => Some(2),
+            _ => None,
+        }
+    }
 }
 
 impl HostCall {
@@ -22,7 +48,7 @@ impl HostCall {
     }
 }
 
-/// The call in a message of either type. Its arguments are left out: nobody is there to see them.
+/// The call in a message of either type. Of its arguments only a question's are read: nobody is there to see others.
 ///
 /// # Errors
 /// When it does not say which method it is or how to answer.
@@ -31,7 +57,20 @@ pub fn read_host_call(value: &Value) -> Result<HostCall, PayloadError> {
     let number = value.property("mi").and_then(Value::as_i64).and_then(|number| i32::try_from(number).ok());
     let number = number.ok_or(PayloadError::Missing("mi"))?;
     let known = usize::try_from(number).ok().and_then(|number| METHODS.get(number.checked_sub(1)?));
-    Ok(HostCall { id, number, method: known.map_or_else(|| number.to_string(), |name| (*name).to_owned()) })
+    let method = known.map_or_else(|| number.to_string(), |name| (*name).to_owned());
+    let question = value.property("mp").filter(|_| number == PROMPT_FOR_CHOICE).and_then(read_question);
+    Ok(HostCall { id, number, method, question })
+}
+
+fn read_question(arguments: &Value) -> Option<Question> {
+    let [caption, message, choices, ..] = arguments.as_list()? else { return None };
+    Some(Question { caption: caption.text(), message: message.text(), choices: choices.as_list()?.len() })
+}
+
+/// The answer to a question: PIPELINE_HOST_RESPONSE or RUNSPACEPOOL_HOST_RESPONSE with the place of what was chosen.
+#[must_use]
+pub fn host_choice(call: &HostCall, choice: i32) -> String {
+    plain(answer_to(call).with_member("mr", choice))
 }
 
 /// The answer of a host that can do nothing: PIPELINE_HOST_RESPONSE or RUNSPACEPOOL_HOST_RESPONSE with an error (MS-PSRP 2.2.2.16, 2.2.2.28).
@@ -45,10 +84,15 @@ pub fn host_refusal(call: &HostCall) -> String {
         reason: "HostException".to_owned(),
         ..ErrorRecord::default()
     };
-    let method = enumeration("System.Management.Automation.Remoting.RemoteHostMethodId", &call.method, call.number);
-    let answer = Object::default().with_member("ci", call.id).with_member("mi", method);
-    plain(answer.with_member("me", error.to_value()))
+    plain(answer_to(call).with_member("me", error.to_value()))
 }
+
+fn answer_to(call: &HostCall) -> Object {
+    let method = enumeration("System.Management.Automation.Remoting.RemoteHostMethodId", &call.method, call.number);
+    Object::default().with_member("ci", call.id).with_member("mi", method)
+}
+
+const PROMPT_FOR_CHOICE: i32 = 26;
 
 /// ErrorCategory.NotImplemented.
 const NOT_IMPLEMENTED: i32 = 11;

@@ -164,12 +164,25 @@ fn host_calls_are_told_apart_by_whether_they_wait() {
 
 #[test]
 fn a_refusal_names_the_call_it_answers() {
-    let call = HostCall { id: 7, number: 26, method: "PromptForChoice".to_owned() };
+    let call = HostCall { id: 7, number: 26, method: "PromptForChoice".to_owned(), question: None };
     let value = read(&host_refusal(&call));
     assert_eq!(read_host_call(&value), Ok(call));
     let error = ErrorRecord::from_value(value.property("me").unwrap());
     assert_eq!((error.reason.as_str(), error.category), ("HostException", 11));
     assert!(value.property("mr").is_none());
+}
+
+#[test]
+fn no_is_found_by_its_place_among_the_answers() {
+    let question = |choices| Question { caption: String::new(), message: String::new(), choices };
+    assert_eq!(
+        [0, 1, 2, 3, 4, 5, 6].map(|choices| question(choices).no()),
+        [None, None, Some(1), None, Some(2), Some(2), None]
+    );
+    let call = HostCall { id: 7, number: 26, method: "PromptForChoice".to_owned(), question: Some(question(4)) };
+    let value = read(&host_choice(&call, 2));
+    assert_eq!(value.property("mr").and_then(Value::as_i64), Some(2));
+    assert!(value.property("me").is_none());
 }
 
 #[test]

@@ -8,14 +8,14 @@ use std::collections::BTreeMap;
 
 use chrono::{TimeZone as _, Utc};
 use domain::Thumbprint;
-use psrp::{Command, Secret};
+use psrp::{Command, Secret, client::Configuration};
 use serde_json::json;
 
 use self::peer::{PASSWORD, Peer, basic};
 use super::*;
 use crate::{
     certificate::{AuthCertificate, KeySize, Request},
-    connectors::Trust,
+    connectors::{Credentials, Trust, WindowsProtocol},
     exchange, pfx,
 };
 
@@ -263,6 +263,84 @@ async fn an_endpoint_that_has_nothing_to_say_yet_is_asked_again() {
     let mut session = Session::open(&peer.https()).await.unwrap();
     peer.inject(json!({"action": "Receive", "count": 2, "do": "timeout"})).await;
     assert!(exchange::auth_config(&mut session, None).await.is_ok());
+    session.close().await;
+    peer.has_no_shell().await;
+    peer.has_nothing_to_object().await;
+}
+
+#[tokio::test]
+async fn a_command_that_does_not_end_is_stopped_and_its_outcome_is_unknown() {
+    let peer = Peer::start_with(&["--strict", "--auth", "ntlm,negotiate"], None);
+    for scheme in ["https", "http"] {
+        let logon = peer::windows(WindowsProtocol::Ntlm);
+        let endpoint = peer.endpoint(scheme, Credentials::Windows(logon));
+        let mut session = Session::open(&endpoint).await.unwrap();
+        assert_eq!(session.invoke(Command::new("Get-AuthConfig")).await.unwrap().output.len(), 1);
+        session.patience = Duration::from_millis(500);
+        let answer = session.invoke(Command::new("Test-PeerSleep").with("Seconds", 3600)).await;
+        assert!(
+            matches!(&answer, Err(WireError::UnknownOutcome { why, .. }) if why.ends_with("it was told to stop")),
+            "{answer:?}"
+        );
+        session.close().await;
+    }
+    peer.has_no_shell().await;
+    peer.has_nothing_to_object().await;
+}
+
+#[tokio::test]
+async fn commands_take_arrays_and_hand_on_to_others() {
+    let peer = Peer::start(&["--strict"]);
+    let mut session = Session::open(&peer.https()).await.unwrap();
+    let current = exchange::auth_config(&mut session, None).await.unwrap().current.unwrap();
+    let services = Value::from(vec![Value::from("SMTP"), Value::from("IIS")]);
+    let enable =
+        Command::new("Enable-ExchangeCertificate").with("Thumbprint", current.as_str()).with("Services", services);
+    assert!(session.invoke(enable.switch("Force")).await.unwrap().errors.is_empty());
+    let get = Command::new("Get-ExchangeCertificate").with("Thumbprint", current.as_str());
+    let found = session.invoke(get).await.unwrap().output;
+    assert!(["IIS, SMTP", "SMTP, IIS"].contains(&found[0].property("Services").unwrap().text().as_str()), "{found:?}");
+    let select =
+        Command::new("Select-Object").with("Property", Value::from(vec![Value::from("Thumbprint")])).with("First", 1);
+    let piped = session.invoke(Pipeline::from(Command::new("Get-ExchangeCertificate")).then(select)).await.unwrap();
+    assert_eq!(piped.output.len(), 1);
+    assert_eq!(piped.output[0].property("Thumbprint").unwrap().text().len(), 40);
+    session.close().await;
+    peer.has_no_shell().await;
+    peer.has_nothing_to_object().await;
+}
+
+#[tokio::test]
+async fn commands_that_are_wrong_are_told_from_those_that_failed() {
+    let peer = Peer::start(&["--strict"]);
+    let mut session = Session::open(&peer.https()).await.unwrap();
+    for (command, id) in [
+        (Command::new("Get-Nothing"), "CommandNotFoundException"),
+        (Command::new("Set-AuthConfig").with("Nope", 1), "NamedParameterNotFound,Set-AuthConfig"),
+        (Command::new("Get-Mailbox").with("ErrorAction", "Stop"), "ManagementObjectNotFound"),
+        (
+            Command::new("Import-ExchangeCertificate").with("FileData", vec![0; 10]).with("Password", "not secret"),
+            "ParameterArgumentTransformationError",
+        ),
+    ] {
+        let answer = session.invoke(command).await.unwrap();
+        assert!(answer.errors[0].fully_qualified_error_id.contains(id), "{id}: {:?}", answer.errors);
+    }
+    session.close().await;
+    peer.has_no_shell().await;
+    peer.has_nothing_to_object().await;
+}
+
+#[tokio::test]
+async fn windows_is_reached_over_plain_http_as_exchange_is() {
+    let peer = Peer::start_with(&["--strict", "--auth", "ntlm,negotiate"], None);
+    let logon = Credentials::Windows(peer::windows(WindowsProtocol::Ntlm));
+    let mut endpoint = peer.endpoint("http", logon);
+    endpoint.url = format!("http://localhost:{}/wsman", peer.port("http")).parse().unwrap();
+    endpoint.configuration = Configuration::Windows;
+    let mut session = Session::open(&endpoint).await.unwrap();
+    let version = session.invoke(Command::script("$PSVersionTable.PSVersion")).await.unwrap();
+    assert!(version.output[0].text().contains("5.1"), "{version:?}");
     session.close().await;
     peer.has_no_shell().await;
     peer.has_nothing_to_object().await;
