@@ -62,7 +62,7 @@ environment variable, \"file:PATH\" a file; relative paths start at the folder o
   pin_sha256 = [\"9f86d081…\"]      trust these server certificates only; host names are checked all the same
   max_sessions = 12               PowerShell sessions open at the same time, Windows endpoints included; Exchange allows an
                                   account 18 on a server
-  max_envelope_kb = 500           MaxEnvelopeSizekb of the endpoints, if it was made smaller
+  max_envelope_kb = 500           MaxEnvelopeSizekb of the endpoints; 150 is found out, write down what is smaller
 
   [organization.windows]          optional; without it restarts and key checks are left to people
   url = \"https://{fqdn}:5986/wsman\"

@@ -16,8 +16,14 @@ use super::{
 
 /// How long an endpoint may hold a Receive.
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(20);
+/// What all answers to one pipeline may take together. Those of a renewal take kilobytes.
+const ALL_ANSWERS: usize = 64 << 20;
 /// How long a pipeline may run. Cmdlets of a renewal take seconds; one that hangs must not hold its step for ever.
 const PATIENCE: Duration = Duration::from_secs(600);
+/// What servers took before Windows Server 2012, and what those still take that were upgraded (`MaxEnvelopeSizekb` 150).
+const SMALL_ENVELOPE: usize = 150 * 1024;
+/// The code of a refused envelope.
+const TOO_LARGE: &str = "envelope_too_large";
 /// How long the farewell may take.
 const FAREWELL: Duration = Duration::from_secs(5);
 
@@ -103,21 +109,25 @@ impl Session {
         self
     }
 
-    /// Runs a pipeline to its end. A session that was lost while nobody used it is opened anew: the pipeline has not left then.
+    /// Runs a pipeline to its end. A session that was lost while nobody used it is opened anew, and so is one whose envelopes are too large for the
+    /// server: the pipeline has not left then.
     pub(crate) async fn invoke(&mut self, pipeline: impl Into<Pipeline>) -> Result<Answer, WireError> {
         let pipeline = pipeline.into();
-        if !std::mem::take(&mut self.rested) {
-            return self.run(pipeline).await;
-        }
+        let rested = std::mem::take(&mut self.rested);
+        let mut endpoint = self.connection.endpoint().clone();
         match self.run(pipeline.clone()).await {
-            Err(WireError::NotSent { why, .. }) => {
+            Err(WireError::NotSent { why, .. }) if rested => {
                 debug!("{}: the warm session is lost ({why})", self.address);
-                let fresh = Self::open(self.connection.endpoint()).await?;
-                std::mem::replace(self, fresh).close().await;
-                self.run(pipeline).await
             }
-            done => done,
+            Err(WireError::Refused { code: TOO_LARGE, .. }) if endpoint.max_envelope_size > SMALL_ENVELOPE => {
+                debug!("{}: it takes only smaller envelopes; trying {} KiB", self.address, SMALL_ENVELOPE / 1024);
+                endpoint.max_envelope_size = SMALL_ENVELOPE;
+            }
+            done => return done,
         }
+        self.say_farewell().await;
+        *self = Self::open(&endpoint).await?;
+        Box::pin(self.invoke(pipeline)).await
     }
 
     async fn run(&mut self, pipeline: Pipeline) -> Result<Answer, WireError> {
@@ -151,6 +161,10 @@ impl Session {
 
     /// Gives the runspace pool back. What cannot be given back, the server drops when it has been idle.
     pub(crate) async fn close(mut self) {
+        self.say_farewell().await;
+    }
+
+    async fn say_farewell(&mut self) {
         self.pool.close();
         let farewell = async {
             while let Some(transmit) = self.pool.poll_transmit() {
@@ -169,6 +183,7 @@ impl Session {
     async fn drive(&mut self, until: Until, answer: &mut Answer) -> Result<(), WireError> {
         // Whether a command has left that may be carried out from now on.
         let mut sent = false;
+        let mut left = ALL_ANSWERS;
         loop {
             while let Some(event) = self.pool.poll_event() {
                 if self.take(event, &until, answer) {
@@ -181,6 +196,7 @@ impl Session {
             sent |= transmit.operation == Operation::Command;
             let response = self.connection.post(transmit.body).await.map_err(|error| settle(error, sent))?;
             self.check(response.status, sent)?;
+            left = left.checked_sub(response.body.len()).ok_or_else(|| self.talks_too_much(sent))?;
             let handled = self.pool.handle_response(response.status.as_u16(), &response.body);
             handled.map_err(|error| self.explain(error, transmit.operation, sent))?;
         }
@@ -248,7 +264,7 @@ impl Session {
             },
             ClientError::Fault(fault) if fault.is_too_large() => WireError::Refused {
                 host,
-                code: "envelope_too_large",
+                code: TOO_LARGE,
                 why,
                 action: "Set max_envelope_kb to the server's MaxEnvelopeSizekb (winrm get winrm/config); then retry",
             },
@@ -256,6 +272,11 @@ impl Session {
             _ if sent => WireError::UnknownOutcome { host, why },
             _ => WireError::NotSent { host, why },
         }
+    }
+
+    fn talks_too_much(&self, sent: bool) -> WireError {
+        let (host, why) = (self.address.clone(), format!("it answered more than {} MiB", ALL_ANSWERS >> 20));
+        settle(WireError::UnknownOutcome { host, why }, sent)
     }
 
     fn refused(&self, code: &'static str, why: String) -> WireError {

@@ -135,12 +135,23 @@ async fn two_hundred_kilobytes_fit_through_the_smaller_envelopes_of_old_servers(
     let echoed = echo(&mut session, Command::new("Test-PeerEcho").with("FileData", vec![7; 200_000])).await;
     assert_eq!(echoed["FileData"].property("Length").and_then(Value::as_i64), Some(200_000));
     session.close().await;
-    let larger = Session::open(&peer.https())
-        .await
-        .unwrap()
-        .invoke(Command::new("Test-PeerEcho").with("FileData", vec![7; 200_000]))
-        .await;
-    assert!(matches!(larger, Err(WireError::Refused { code: "envelope_too_large", .. })), "{larger:?}");
+    peer.has_no_shell().await;
+    peer.has_nothing_to_object().await;
+}
+
+#[tokio::test]
+async fn how_small_envelopes_must_be_is_found_out() {
+    let large = || Command::new("Test-PeerEcho").with("FileData", vec![7; 200_000]);
+    let peer = Peer::start(&["--strict", "--max-envelope-kb", "150"]);
+    let mut session = Session::open(&peer.https()).await.unwrap();
+    let echoed = echo(&mut session, large()).await;
+    assert_eq!(echoed["FileData"].property("Length").and_then(Value::as_i64), Some(200_000));
+    session.close().await;
+    peer.has_no_shell().await;
+    peer.has_nothing_to_object().await;
+    let peer = Peer::start(&["--strict", "--max-envelope-kb", "64"]);
+    let refused = Session::open(&peer.https()).await.unwrap().invoke(large()).await;
+    assert!(matches!(refused, Err(WireError::Refused { code: TOO_LARGE, .. })), "{refused:?}");
     peer.has_nothing_to_object().await;
 }
 
@@ -341,6 +352,18 @@ async fn windows_is_reached_over_plain_http_as_exchange_is() {
     let mut session = Session::open(&endpoint).await.unwrap();
     let version = session.invoke(Command::script("$PSVersionTable.PSVersion")).await.unwrap();
     assert!(version.output[0].text().contains("5.1"), "{version:?}");
+    session.close().await;
+    peer.has_no_shell().await;
+    peer.has_nothing_to_object().await;
+}
+
+#[tokio::test]
+async fn an_endpoint_that_does_not_stop_talking_is_not_listened_to_for_ever() {
+    let peer = Peer::start(&["--strict"]);
+    let mut session = Session::open(&peer.https()).await.unwrap();
+    let large = Command::new("Test-PeerLarge").with("Count", 12).with("Size", 6_000_000);
+    let answer = session.invoke(large).await;
+    assert!(matches!(&answer, Err(WireError::UnknownOutcome { why, .. }) if why.contains("64 MiB")), "{answer:?}");
     session.close().await;
     peer.has_no_shell().await;
     peer.has_nothing_to_object().await;
