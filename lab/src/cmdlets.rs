@@ -14,6 +14,7 @@ mod tests;
 use std::time::Duration;
 
 use psrp::{Command, Pipeline, PipelineEnd, Record, Value};
+use serde::{Deserialize, Serialize};
 
 use crate::{
     directory::is_named,
@@ -37,7 +38,8 @@ pub struct Session {
 }
 
 /// The PowerShell endpoints of a server.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Endpoint {
     /// `/PowerShell/`, configuration Microsoft.Exchange, no language.
     Exchange,

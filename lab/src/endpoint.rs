@@ -1,5 +1,7 @@
 //! A PowerShell endpoint of a server: HTTP in front of [`psrp::server`], the cmdlets behind it.
 
+mod disturbed;
+
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -10,6 +12,7 @@ use psrp::{
     PipelineEnd,
     client::Configuration,
     server::{Handled, Language, Reply, RunId, Server, ServerEvent, ServerOptions, Waiting},
+    wsman::Request,
 };
 use tokio::{sync::Notify, time::Instant};
 use uuid::Uuid;
@@ -59,8 +62,24 @@ impl PowerShell {
         up
     }
 
-    /// Answers a SOAP envelope; that may take until there is something to tell.
+    /// How many shells are open.
+    pub(crate) fn shells(&self) -> usize {
+        self.lock().server.shells()
+    }
+
+    /// Answers a SOAP envelope, or does with it what was asked to go wrong.
     pub(crate) async fn answer(self: &Arc<Self>, body: Vec<u8>) -> Result<Reply, Cut> {
+        match Request::parse(&body) {
+            Ok(request) => match self.meet(&request) {
+                Some(disturbance) => self.disturb(disturbance, &request.header, body).await,
+                None => self.process(body).await,
+            },
+            Err(_) => self.process(body).await,
+        }
+    }
+
+    /// Answers a SOAP envelope; that may take until there is something to tell.
+    async fn process(self: &Arc<Self>, body: Vec<u8>) -> Result<Reply, Cut> {
         let endpoint = self.clone();
         match blocking(move || endpoint.handle(&body)).await?? {
             Handled::Reply(reply) => Ok(reply),

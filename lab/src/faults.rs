@@ -1,8 +1,11 @@
 //! Knobs: what can be made to go wrong.
 
+pub mod wire;
+
 use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
 
+use self::wire::{Disturbance, Requests};
 use crate::{organization::Servicelet, server::Power};
 
 /// One thing to go wrong, or to be put right again. Servers are named by full or short name.
@@ -83,6 +86,15 @@ pub enum Fault {
         server: String,
         /// Its build number, e.g. 14393 for Server 2016.
         build: u32,
+    },
+    /// WS-Management requests, or their answers, are disturbed on the way.
+    Wire {
+        /// Which.
+        #[serde(flatten)]
+        requests: Requests,
+        /// How.
+        #[serde(rename = "do")]
+        disturbance: Disturbance,
     },
 }
 
@@ -187,14 +199,19 @@ impl Calls {
     }
 
     fn count(&mut self) -> bool {
-        if self.skip > 0 {
-            self.skip -= 1;
-            return false;
-        }
-        let due = self.times > 0;
-        self.times = self.times.saturating_sub(1);
-        due
+        due(&mut self.skip, &mut self.times)
     }
+}
+
+/// Counts one, and says whether it is among those that are meant: some pass first, some are met after that.
+fn due(skip: &mut u32, times: &mut u32) -> bool {
+    if *skip > 0 {
+        *skip -= 1;
+        return false;
+    }
+    let due = *times > 0;
+    *times = times.saturating_sub(1);
+    due
 }
 
 /// The lag that a fault asks for.

@@ -1,11 +1,11 @@
-//! What happened: changes of state, and the cmdlets that were asked for.
+//! What happened: changes of state, the cmdlets that were asked for, and the requests that carried them.
 
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use serde::{Serialize, Serializer};
 
-use crate::certificate::Thumbprint;
+use crate::{certificate::Thumbprint, cmdlets::Endpoint, faults::wire::Action};
 
 /// A change of state, or an attempt that changed nothing.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -74,6 +74,19 @@ pub struct Asked {
     pub outcome: String,
 }
 
+/// A WS-Management request. Its number in the run is its place among all.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Requested {
+    /// The server that was asked.
+    pub server: String,
+    /// Which of its endpoints.
+    pub endpoint: Endpoint,
+    /// What for.
+    pub action: Action,
+    /// Whether it, or its answer, was disturbed on the way.
+    pub disturbed: bool,
+}
+
 fn as_map<S: Serializer>(pairs: &[(String, String)], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_map(pairs.iter().map(|(name, value)| (name, value)))
 }
@@ -94,6 +107,8 @@ pub struct Journal {
     pub effects: Vec<Effect>,
     /// Cmdlets.
     pub cmdlets: Vec<Asked>,
+    /// Requests.
+    pub requests: Vec<Requested>,
 }
 
 impl Journal {

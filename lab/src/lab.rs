@@ -24,7 +24,7 @@ use crate::{
     faults::Fault,
     files::{self, Files, Way},
     http::{Tasks, Transport, listen},
-    journal::{Asked, Count, Effect, EffectKind},
+    journal::{Asked, Count, Effect, EffectKind, Requested},
     keytab::{self, ServiceKey},
     organization::ServerSpec,
     running::Running,
@@ -42,6 +42,7 @@ pub struct Lab {
     organization_id: String,
     control: SocketAddr,
     servers: Vec<LabServer>,
+    endpoints: Vec<Arc<PowerShell>>,
     ca_pem: String,
     pub(crate) way: Way,
     tasks: Tasks,
@@ -75,6 +76,8 @@ pub struct Report {
     pub effects: Vec<Effect>,
     /// Cmdlets, in order.
     pub cmdlets: Vec<Asked>,
+    /// WS-Management requests, in order.
+    pub requests: Vec<Requested>,
 }
 
 /// How often things happen that nobody asked about.
@@ -106,6 +109,7 @@ impl Lab {
             listen: options.listen,
             next_port: options.base_port,
             max_shells: options.max_shells,
+            endpoints: Vec::new(),
         };
         let control = Arc::new(Control { running: running.clone() });
         let control = listen(opening.address()?, Transport::Plain, control, &tasks).await?;
@@ -114,8 +118,8 @@ impl Lab {
             servers.push(opening.open(server).await?);
         }
         tasks.spawn(pulse(running.clone()));
-        let ca_pem = opening.authority.pem().to_owned();
-        Ok(Self { running, organization_id, control, servers, ca_pem, way, tasks })
+        let (endpoints, ca_pem) = (opening.endpoints, opening.authority.pem().to_owned());
+        Ok(Self { running, organization_id, control, servers, endpoints, ca_pem, way, tasks })
     }
 
     /// The short name of the organization.
@@ -189,7 +193,14 @@ impl Lab {
             counts: world.journal.counts(),
             effects: world.journal.effects.clone(),
             cmdlets: world.journal.cmdlets.clone(),
+            requests: world.journal.requests.clone(),
         })
+    }
+
+    /// How many shells are open, at all endpoints together.
+    #[must_use]
+    pub fn shells(&self) -> usize {
+        self.endpoints.iter().map(|endpoint| endpoint.shells()).sum()
     }
 
     /// Writes `rekey.toml`, the password and the authority's certificate into a folder.
@@ -219,6 +230,8 @@ struct Opening {
     listen: IpAddr,
     next_port: Option<u16>,
     max_shells: usize,
+    /// Those that are open so far.
+    endpoints: Vec<Arc<PowerShell>>,
 }
 
 impl Opening {
@@ -237,14 +250,16 @@ impl Opening {
         })
     }
 
-    fn site(&self, server: usize, kind: SiteKind) -> Arc<Site> {
+    fn site(&mut self, server: usize, kind: SiteKind) -> Arc<Site> {
         let endpoint = match kind {
             SiteKind::FrontEnd => Endpoint::Exchange,
             SiteKind::RemoteManagement => Endpoint::Windows,
         };
         let session = Session { server, endpoint, user: self.running.admission.username.clone() };
         let endpoint = PowerShell::new(self.running.clone(), session, self.max_shells, self.tasks.clone());
-        Arc::new(Site { running: self.running.clone(), server, endpoint: Arc::new(endpoint), kind })
+        let endpoint = Arc::new(endpoint);
+        self.endpoints.push(endpoint.clone());
+        Arc::new(Site { running: self.running.clone(), server, endpoint, kind })
     }
 
     fn address(&mut self) -> anyhow::Result<SocketAddr> {

@@ -15,7 +15,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use crate::{
     certificate::{self, AUTH_COMMON_NAME, Certificate, PrivateKey, Thumbprint},
     directory::{Arrival, AuthConfig, Directory, is_named},
-    faults::Interceptors,
+    faults::{Interceptors, wire::Disturbances},
     journal::{Effect, EffectKind, Journal},
     organization::Organization,
     server::{Entry, Export, KeySet, Power, Process, ProcessKind, Provider, Server, Services, Store, StoredKey},
@@ -38,6 +38,8 @@ pub struct World {
     pub journal: Journal,
     /// The calls that are interfered with.
     pub interceptors: Interceptors,
+    /// The requests that are disturbed.
+    pub disturbances: Disturbances,
     denied: BTreeSet<String>,
 }
 
@@ -113,6 +115,7 @@ impl World {
             trust: TrustProbe::default(),
             journal: Journal::default(),
             interceptors: Interceptors::default(),
+            disturbances: Disturbances::default(),
             denied: BTreeSet::new(),
             organization,
         };

@@ -12,7 +12,7 @@ use lab::{Lab, Options, journal::EffectKind};
 use secrecy::SecretString;
 use serde_json::Value as Json;
 use tokio::{task::JoinHandle, time::timeout};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
 use worker::{
     Managed, Worker,
@@ -30,8 +30,9 @@ pub(crate) struct World {
     pub(crate) lab: Lab,
     pub(crate) db: Db,
     pub(crate) timeline: Timeline,
-    stop: CancellationToken,
-    running: Option<JoinHandle<()>>,
+    /// Stops the worker, also when a test fails.
+    stop: DropGuard,
+    running: JoinHandle<()>,
     _folder: tempfile::TempDir,
 }
 
@@ -42,6 +43,8 @@ pub(crate) struct Setting {
     pub(crate) password: Option<&'static str>,
     pub(crate) foreign_ca: bool,
     pub(crate) policy: Policy,
+    /// How many steps the worker runs at a time.
+    pub(crate) steps_at_once: Option<usize>,
 }
 
 impl World {
@@ -71,8 +74,9 @@ impl World {
         };
         let worker = Worker::new(db.clone(), timeline, "worker:test".to_owned(), Sealer::new(&[7; 32]), vec![managed]);
         let stop = CancellationToken::new();
-        let running = tokio::spawn(engine::run(Arc::new(worker), 4, stop.clone()));
-        Self { lab, db, timeline, stop, running: Some(running), _folder: folder }
+        let at_once = setting.steps_at_once.unwrap_or(4);
+        let running = tokio::spawn(engine::run(Arc::new(worker), at_once, stop.clone()));
+        Self { lab, db, timeline, stop: stop.drop_guard(), running, _folder: folder }
     }
 
     pub(crate) fn now(&self) -> chrono::DateTime<Utc> {
@@ -214,10 +218,15 @@ impl World {
         }
     }
 
-    pub(crate) async fn close(mut self) {
-        self.stop.cancel();
-        self.running.take().unwrap().await.unwrap();
-        self.lab.shutdown().await;
+    /// Stops the worker, which closes its sessions. The lab goes on.
+    pub(crate) async fn stop_worker(self) -> Lab {
+        drop(self.stop);
+        self.running.await.unwrap();
+        self.lab
+    }
+
+    pub(crate) async fn close(self) {
+        self.stop_worker().await.shutdown().await;
     }
 }
 

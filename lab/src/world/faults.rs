@@ -44,6 +44,10 @@ impl World {
                 let server = self.named(&server)?;
                 self.servers[server].spec.windows_build = build;
             }
+            Fault::Wire { requests, disturbance } => {
+                requests.server.as_deref().map(|server| self.named(server)).transpose()?;
+                self.disturbances.add(requests, disturbance);
+            }
         }
         self.look();
         Ok(())
@@ -53,6 +57,7 @@ impl World {
     /// What has happened stays.
     pub fn heal(&mut self) {
         self.interceptors.clear();
+        self.disturbances.clear();
         self.denied.clear();
         self.directory.lag_between_sites = self.organization.replication_lag;
         for index in 0..self.servers.len() {

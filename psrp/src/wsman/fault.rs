@@ -45,7 +45,9 @@ impl Fault {
         Self { code, subcode: subcode.to_owned(), message: message.into(), detail: None }
     }
 
-    pub(crate) fn timed_out() -> Self {
+    /// What a service answers when nothing happened within the OperationTimeout.
+    #[must_use]
+    pub fn timed_out() -> Self {
         let message = "The WS-Management service cannot complete the operation within the time specified in \
                        OperationTimeout.";
         Self::new("w:TimedOut", Self::TIMED_OUT, message)
