@@ -16,12 +16,15 @@ pub fn split(object_id: u64, message: &[u8], max_fragment: usize) -> Vec<Vec<u8>
         .collect()
 }
 
-/// Puts messages together again. Fragments of several messages may come mixed, those of one message in order.
+/// Puts messages together again. Fragments of several messages may come mixed, those of one message in order. Messages begin in the order in which they
+/// were made (MS-PSRP 3.1.5.1.1): their numbers, which are unique in a pool (2.2.4), rise. One that came twice, or after its successor, is not taken.
 ///
 /// After an error its state is of no use: what was on the way is lost and so is the pool.
 #[derive(Debug)]
 pub struct Reassembler {
     open: HashMap<u64, Open>,
+    /// The message that began last.
+    last: u64,
     held: usize,
     limit: usize,
 }
@@ -54,6 +57,14 @@ pub enum FragmentError {
         object: u64,
         /// The fragment.
         fragment: u64,
+    },
+    /// A message began after one that was made later, or came a second time.
+    #[error("object {object} came after object {last}")]
+    Late {
+        /// The message.
+        object: u64,
+        /// The one that had begun last.
+        last: u64,
     },
     /// The first fragment does not say that it is the first, or another one says so.
     #[error("fragment {fragment} of object {object} has the flags {flags:#04x}")]
@@ -90,7 +101,7 @@ impl Reassembler {
     /// Holds at most that many bytes of incomplete messages.
     #[must_use]
     pub fn new(limit_bytes: usize) -> Self {
-        Self { open: HashMap::new(), held: 0, limit: limit_bytes }
+        Self { open: HashMap::new(), last: 0, held: 0, limit: limit_bytes }
     }
 
     /// Bytes of incomplete messages, and what these cost besides: never more than the limit, give or take one object's.
@@ -122,6 +133,7 @@ impl Reassembler {
         if self.held > self.limit.saturating_add(OBJECT_COST) {
             return Err(FragmentError::TooLarge { limit: self.limit });
         }
+        self.last = self.last.max(fragment.object);
         let open = self.open.entry(fragment.object).or_insert(Open { next: 0, data: Vec::new() });
         open.next += 1;
         open.data.extend_from_slice(fragment.blob);
@@ -144,6 +156,9 @@ impl Reassembler {
         }
         if (flags & START != 0) != (id == 0) {
             return Err(FragmentError::Flags { object, fragment: id, flags });
+        }
+        if id == 0 && object <= self.last {
+            return Err(FragmentError::Late { object, last: self.last });
         }
         Ok(())
     }
@@ -231,6 +246,16 @@ mod tests {
             pushed(&[first, fragment(7, 1, START | END, b"x")]),
             FragmentError::Flags { object: 7, fragment: 1, flags: START | END }
         );
+    }
+
+    #[test]
+    fn a_message_that_comes_twice_or_after_its_successor_is_not_taken() {
+        let [a, b] = [1, 2].map(|object| split(object, b"whole", 100).concat());
+        let pushed = |pieces: &[&[u8]]| Reassembler::new(100).push(&pieces.concat()).unwrap_err();
+        assert_eq!(pushed(&[&a, &a]), FragmentError::Late { object: 1, last: 1 });
+        assert_eq!(pushed(&[&b, &a]), FragmentError::Late { object: 1, last: 2 });
+        let zero = split(0, b"whole", 100).concat();
+        assert_eq!(pushed(&[&zero]), FragmentError::Late { object: 0, last: 0 });
     }
 
     #[test]

@@ -197,6 +197,14 @@ impl Server {
         }
     }
 
+    /// A number for a message that a test sends in the place of the only shell.
+    #[cfg(test)]
+    pub(crate) fn take_number(&mut self) -> u64 {
+        let shell = self.shells.values_mut().next().expect("a shell is open");
+        shell.next_object += 1;
+        shell.next_object - 1
+    }
+
     fn dispatch(&mut self, request: Request) -> Result<Handled, Fault> {
         let Request { header, body } = request;
         self.check(&header)?;

@@ -108,7 +108,7 @@ impl Wire {
         let data = data.as_bytes().to_vec();
         let message = Message { destination: Destination::Client, kind, pool: self.pool.id, pipeline, data };
         let stream = |data| Stream { name: "stdout".to_owned(), command: held.pipeline, data };
-        let streams = split(1_000_000, &message.encode(), 100).into_iter().map(stream).collect();
+        let streams = split(self.server.take_number(), &message.encode(), 100).into_iter().map(stream).collect();
         let body = wsman::ResponseBody::Received { streams, state: None };
         self.answer(200, &wsman::Response { relates_to: None, body }.write())
     }
@@ -508,8 +508,10 @@ fn all_values_of_one_answer_together_are_limited() {
         pipeline: Some(run.pipeline),
         data: bomb.into_bytes(),
     };
-    let answer = |messages: u64| {
-        let data = (0..messages).flat_map(|n| split(1_000_000 + n, &message.encode(), 100_000)).flatten().collect();
+    let mut numbers = 1_000_000..;
+    let mut answer = |messages: usize| {
+        let numbers = numbers.by_ref().take(messages);
+        let data = numbers.flat_map(|n| split(n, &message.encode(), 100_000)).flatten().collect();
         let streams = vec![Stream { name: "stdout".to_owned(), command: held.pipeline, data }];
         let body = wsman::ResponseBody::Received { streams, state: None };
         wsman::Response { relates_to: None, body }.write()

@@ -26,7 +26,7 @@ pub(super) struct Shell {
     pub(super) outgoing: VecDeque<Vec<u8>>,
     pub(super) runs: HashMap<Uuid, Run>,
     fragment_size: usize,
-    next_object: u64,
+    pub(super) next_object: u64,
 }
 
 /// How far the opening of the pool has come (MS-PSRP 3.2.1.3.2). No step is made twice: each is answered at length.
