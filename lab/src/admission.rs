@@ -4,7 +4,22 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use psrp::Secret;
 use sspi::{AuthIdentity, AuthIdentityBuffers, Username, UsernameParts};
 
-use crate::keytab::ServiceKey;
+/// A key with which a service opens tickets.
+#[derive(Clone, Debug)]
+pub(crate) struct ServiceKey {
+    /// The components of the service's name, as `HTTP` and `ex01.contoso.example`.
+    pub(crate) principal: Vec<String>,
+    /// AES-256, 32 bytes.
+    pub(crate) key: sspi::Secret<Vec<u8>>,
+}
+
+impl ServiceKey {
+    /// The key of a keytab, if it is of the kind that KDCs prefer here.
+    pub(crate) fn of(key: &keytab::Key) -> Option<Self> {
+        let is_aes256 = key.is_usable() && key.encryption == keytab::Encryption::Aes256;
+        is_aes256.then(|| Self { principal: key.principal.clone(), key: sspi::Secret::new(key.key.to_vec()) })
+    }
+}
 
 /// What logons are checked against.
 #[derive(Clone, Debug)]

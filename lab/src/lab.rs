@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use crate::{
     Options,
-    admission::Admission,
+    admission::{Admission, ServiceKey},
     clock::Clock,
     cmdlets::{Endpoint, Session},
     control::Control,
@@ -25,7 +25,6 @@ use crate::{
     files::{self, Files, Way},
     http::{Tasks, Transport, listen},
     journal::{Asked, Count, Effect, EffectKind, Requested},
-    keytab::{self, ServiceKey},
     organization::ServerSpec,
     running::Running,
     site::{Site, SiteKind},
@@ -279,7 +278,10 @@ async fn pulse(running: Arc<Running>) {
 
 fn service_keys(keytab: &Path) -> anyhow::Result<Vec<ServiceKey>> {
     let file = std::fs::read(keytab).with_context(|| format!("cannot read the keytab {}", keytab.display()))?;
-    keytab::read(&file).with_context(|| format!("cannot use the keytab {}", keytab.display()))
+    let keys = keytab::read(&file).with_context(|| format!("cannot use the keytab {}", keytab.display()))?;
+    let keys: Vec<_> = keys.iter().filter_map(ServiceKey::of).collect();
+    anyhow::ensure!(!keys.is_empty(), "the keytab {} holds no key for aes256-cts-hmac-sha1-96", keytab.display());
+    Ok(keys)
 }
 
 /// 144 random bits as text.

@@ -17,7 +17,6 @@ pub mod faults;
 mod files;
 mod http;
 pub mod journal;
-mod keytab;
 mod lab;
 mod logon;
 mod options;

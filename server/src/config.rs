@@ -1,7 +1,7 @@
 //! Configuration: one TOML file, then environment variables over it. Secrets only by reference.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     path::{Path, PathBuf},
 };
@@ -13,8 +13,8 @@ use serde::Deserialize;
 use worker::{
     Managed,
     connectors::{
-        Account, Credentials, Endpoints, Identity, Kerberos, MAX_ENVELOPE_SIZE, MAX_SESSIONS, Pin, Sessions, Trust,
-        WindowsLogon, WindowsProtocol,
+        Account, Credentials, Endpoints, Identity, Kerberos, MAX_ENVELOPE_SIZE, MAX_SESSIONS, Pin, Proof, Sessions,
+        Trust, WindowsLogon, WindowsProtocol, split_username,
     },
 };
 
@@ -52,6 +52,7 @@ environment variable, \"file:PATH\" a file; relative paths start at the folder o
   username = \"CONTOSO\\\\svc-rekey\"  or svc-rekey@contoso.example; needs the roles View-Only Configuration, Exchange Server
                                   Certificates and Organization Client Access
   password = \"env:REKEY_CONTOSO_PASSWORD\"
+  keytab = \"svc-rekey.keytab\"      for kerberos, in place of the password: a file with the account's key (ktpass, ktutil)
   realm = \"CONTOSO.EXAMPLE\"       Kerberos realm of the account; default: what the user name says
   kdc = \"dc01.contoso.example:88\" default: that of krb5.conf, or what the DNS says of the realm
   service_principal = \"HTTP/…\"    default: HTTP/ and the host of the URL; set it for a load balancer's name
@@ -66,7 +67,7 @@ environment variable, \"file:PATH\" a file; relative paths start at the folder o
 
   [organization.windows]          optional; without it restarts and key checks are left to people
   url = \"https://{fqdn}:5986/wsman\"
-  authentication, username, password, realm, kdc, service_principal, encryption   default: those of exchange
+  authentication, username, password, keytab, realm, kdc, service_principal, encryption   default: those of exchange
 
   [organization.connect_to]       optional: where an address is really found (tunnels, labs)
   \"ex01.contoso.example:443\" = \"127.0.0.1:8443\"
@@ -180,6 +181,7 @@ struct FileExchange {
     service_principal: Option<String>,
     #[serde(default)]
     encryption: Encryption,
+    keytab: Option<PathBuf>,
     certificate_file: Option<PathBuf>,
     certificate_key: Option<String>,
     ca_file: Option<PathBuf>,
@@ -214,6 +216,7 @@ struct FileWindows {
     authentication: Option<Authentication>,
     username: Option<String>,
     password: Option<String>,
+    keytab: Option<PathBuf>,
     realm: Option<String>,
     kdc: Option<String>,
     service_principal: Option<String>,
@@ -226,6 +229,7 @@ struct Logon {
     authentication: Authentication,
     username: Option<String>,
     password: Option<String>,
+    keytab: Option<PathBuf>,
     encryption: Encryption,
     kerberos: Kerberos,
 }
@@ -332,6 +336,7 @@ fn configured(file: FileOrganization, folder: &Path) -> anyhow::Result<Configure
         authentication: file.exchange.authentication,
         username: file.exchange.username,
         password: file.exchange.password,
+        keytab: file.exchange.keytab,
         encryption: file.exchange.encryption,
         kerberos: Kerberos {
             realm: file.exchange.realm,
@@ -377,21 +382,47 @@ impl Logon {
             Authentication::Negotiate => WindowsProtocol::Negotiate,
             Authentication::Ntlm => WindowsProtocol::Ntlm,
         };
-        let account = self.account(folder)?;
-        let always_seal = self.encryption == Encryption::Always;
-        let logon = WindowsLogon { account, protocol, always_seal, kerberos: self.kerberos.clone() };
+        let username = self.username.clone().context("username is missing")?;
+        let realm = self.kerberos.realm_of(&username);
         ensure!(
-            protocol != WindowsProtocol::Kerberos || logon.realm().is_some(),
+            protocol != WindowsProtocol::Kerberos || realm.is_some(),
             "kerberos needs the realm of the account: write username as DOMAIN\\user or user@domain, or set realm"
         );
-        Ok(Credentials::Windows(logon))
+        let proof = match &self.keytab {
+            None => Proof::Password(self.password(folder)?),
+            Some(_) if self.password.is_some() => bail!("password and keytab are both given: keep one"),
+            Some(_) if protocol != WindowsProtocol::Kerberos => {
+                bail!("a keytab is for authentication = \"kerberos\" only: the others need the password")
+            }
+            Some(file) => {
+                let account = split_username(&username).0;
+                Proof::Key(account_key(&folder.join(file), account, &realm.unwrap_or_default())?)
+            }
+        };
+        let (always_seal, kerberos) = (self.encryption == Encryption::Always, self.kerberos.clone());
+        Ok(Credentials::Windows(WindowsLogon { username, proof, protocol, always_seal, kerberos }))
     }
 
     fn account(&self, folder: &Path) -> anyhow::Result<Account> {
         let username = self.username.clone().context("username is missing")?;
-        let password = self.password.as_deref().context("password is missing")?;
-        Ok(Account { username, password: Reference::parse(password, folder)?.read().context("password")? })
+        Ok(Account { username, password: self.password(folder)? })
     }
+
+    fn password(&self, folder: &Path) -> anyhow::Result<SecretString> {
+        let password = self.password.as_deref().context("password is missing")?;
+        Reference::parse(password, folder)?.read().context("password")
+    }
+}
+
+/// The account's key of a keytab. The error says whose keys it holds.
+fn account_key(file: &Path, account: &str, realm: &str) -> anyhow::Result<keytab::Key> {
+    let bytes = std::fs::read(file).with_context(|| format!("cannot read the keytab {}", file.display()))?;
+    let keys = keytab::read(&bytes).with_context(|| format!("cannot use the keytab {}", file.display()))?;
+    keytab::best(&keys, account, realm).cloned().with_context(|| {
+        let held: BTreeSet<String> = keys.iter().map(keytab::Key::name).collect();
+        let held = held.into_iter().collect::<Vec<_>>().join(", ");
+        format!("the keytab {} holds no AES key of {account}@{realm}; it is for: {held}", file.display())
+    })
 }
 
 fn windows_endpoint(
@@ -401,10 +432,16 @@ fn windows_endpoint(
     folder: &Path,
 ) -> anyhow::Result<(String, Credentials)> {
     ensure!(file.url.contains("{fqdn}"), "windows.url is `{}`: it must contain {{fqdn}}", file.url);
+    // Whoever gives one proof here does not mean the other one of exchange.
+    let (password, keytab) = match (file.password, file.keytab) {
+        (None, None) => (exchange.password, exchange.keytab),
+        own => own,
+    };
     let logon = Logon {
         authentication: file.authentication.unwrap_or(exchange.authentication),
         username: file.username.or(exchange.username),
-        password: file.password.or(exchange.password),
+        password,
+        keytab,
         encryption: file.encryption.unwrap_or(exchange.encryption),
         kerberos: Kerberos {
             realm: file.realm.or(exchange.kerberos.realm),
@@ -501,8 +538,39 @@ mod tests {
         assert!(error.contains("certificate_file and certificate_key"), "{error}");
         let error = format!("{:#}", with("basic", "pin_sha256 = [\"12\"]").unwrap_err());
         assert!(error.contains("64 hexadecimal digits"), "{error}");
+        let error = format!("{:#}", with("kerberos", "realm = \"EXAMPLE.COM\"\nkeytab = \"svc.keytab\"").unwrap_err());
+        assert!(error.contains("password and keytab are both given"), "{error}");
         let error = format!("{:#}", with("password", "").unwrap_err());
         assert!(error.contains("kerberos"), "it names what there is: {error}");
+    }
+
+    #[test]
+    fn a_keytab_takes_the_place_of_the_password() {
+        let folder = tempfile::tempdir().unwrap();
+        let keytab = |name: &str| {
+            let mut entry = vec![0, 1, 0, 11];
+            entry.extend(b"EXAMPLE.COM");
+            entry.extend(u16::try_from(name.len()).unwrap().to_be_bytes());
+            entry.extend(name.as_bytes());
+            entry.extend([0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 18, 0, 32]);
+            entry.extend([7; 32]);
+            let file = [&[5, 2], u32::try_from(entry.len()).unwrap().to_be_bytes().as_slice(), &entry].concat();
+            std::fs::write(folder.path().join("svc.keytab"), file).unwrap();
+        };
+        let read = |authentication: &str| {
+            let text = ORGANIZATION.replace("\"basic\"", &format!("\"{authentication}\""));
+            let password = text.lines().find(|line| line.trim_start().starts_with("password")).unwrap();
+            let keytab = format!("keytab = {:?}\nrealm = \"example.com\"", folder.path().join("svc.keytab"));
+            parse(&text.replace(password, &keytab)).map(|config| config.organizations[0].managed.endpoints.clone())
+        };
+        let told = |authentication: &str| format!("{:#}", read(authentication).unwrap_err());
+        assert!(told("kerberos").contains("cannot read the keytab"));
+        keytab("other");
+        assert!(told("kerberos").contains("no AES key of svc@EXAMPLE.COM; it is for: other@EXAMPLE.COM"));
+        keytab("svc");
+        let Credentials::Windows(logon) = read("kerberos").unwrap().credentials else { panic!("not Kerberos") };
+        assert!(matches!(&logon.proof, Proof::Key(key) if key.key.as_slice() == [7; 32]));
+        assert!(told("ntlm").contains("for authentication = \"kerberos\" only"));
     }
 
     #[test]
@@ -522,6 +590,7 @@ mod tests {
             "authentication",
             "username",
             "password",
+            "keytab",
             "realm",
             "kdc",
             "service_principal",

@@ -115,6 +115,12 @@ impl Kdc {
         Path::new(self.server.text("keytab"))
     }
 
+    /// The key of [`Kdc::ACCOUNT`].
+    #[must_use]
+    pub fn user_keytab(&self) -> &Path {
+        Path::new(self.server.text("user_keytab"))
+    }
+
     /// What MIT's library finds it by, as `KRB5_CONFIG`.
     #[must_use]
     pub fn krb5_conf(&self) -> &Path {

@@ -9,7 +9,7 @@ mod pool;
 mod session;
 mod tls;
 
-pub use credentials::{Account, Credentials, Kerberos, WindowsLogon, WindowsProtocol};
+pub use credentials::{Account, Credentials, Kerberos, Proof, WindowsLogon, WindowsProtocol, split_username};
 pub use endpoints::{Endpoint, Endpoints, InvalidEndpoint, MAX_ENVELOPE_SIZE, MAX_SESSIONS};
 pub(crate) use http::fetch;
 pub(crate) use pool::Lease;

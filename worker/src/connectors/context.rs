@@ -6,15 +6,17 @@ use std::{
     time::Duration,
 };
 
+use keytab::Encryption;
+use picky_krb::crypto::CipherSuite;
 use psrp::sealed::{self, Protocol, Sealed, Spelling};
 use secrecy::ExposeSecret as _;
 use sspi::{
     AuthIdentityBuffers, BufferType, ClientRequestFlags, CredentialsBuffers, DataRepresentation, EncryptionFlags,
-    ErrorKind, Kerberos, KerberosConfig, Negotiate, NegotiateConfig, NetworkRequest, Ntlm, SecurityBuffer,
-    SecurityBufferRef, SecurityStatus, Sspi, network_client::NetworkClient, ntlm::NtlmConfig,
+    ErrorKind, Kerberos, KerberosConfig, KeytabIdentity, Negotiate, NegotiateConfig, NetworkRequest, Ntlm,
+    SecurityBuffer, SecurityBufferRef, SecurityStatus, Sspi, Username, network_client::NetworkClient, ntlm::NtlmConfig,
 };
 
-use super::credentials::WindowsLogon;
+use super::credentials::{Proof, WindowsLogon};
 
 /// The word in front of a token in `Authorization` and `WWW-Authenticate`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -103,7 +105,7 @@ impl Context {
         end_point: Option<&[u8]>,
     ) -> Result<Self, ContextError> {
         let package = match (mechanism, scheme) {
-            (Mechanism::Ntlm, _) => ntlm(logon),
+            (Mechanism::Ntlm, _) => ntlm(logon)?,
             (Mechanism::Kerberos, Scheme::Kerberos) => kerberos(logon)?,
             (Mechanism::Kerberos, Scheme::Negotiate | Scheme::Ntlm) => spnego(logon)?,
         };
@@ -179,11 +181,14 @@ fn unseal(package: &mut impl Sspi, piece: Sealed<'_>) -> sspi::Result<Vec<u8>> {
     Ok(buffers[1].data().to_vec())
 }
 
-fn ntlm(logon: &WindowsLogon) -> Package {
+fn ntlm(logon: &WindowsLogon) -> Result<Package, ContextError> {
+    let Proof::Password(password) = &logon.proof else {
+        return Err(ContextError::Failed("NTLM needs a password, and there is only a keytab".to_owned()));
+    };
     let Account { name, qualifier } = Account::as_typed(logon);
-    let handle = AuthIdentityBuffers::from_utf8(name, qualifier, logon.account.password.expose_secret());
+    let handle = AuthIdentityBuffers::from_utf8(name, qualifier, password.expose_secret());
     let ntlm = Ntlm::with_config(NtlmConfig::new(COMPUTER.to_owned()));
-    Package::Ntlm { ntlm: Box::new(ntlm), handle: Some(handle) }
+    Ok(Package::Ntlm { ntlm: Box::new(ntlm), handle: Some(handle) })
 }
 
 fn kerberos(logon: &WindowsLogon) -> Result<Package, ContextError> {
@@ -204,8 +209,22 @@ fn spnego(logon: &WindowsLogon) -> Result<Package, ContextError> {
 /// The account as its realm knows it: `name` of `REALM`.
 fn ticket_holder(logon: &WindowsLogon) -> Result<CredentialsBuffers, ContextError> {
     let realm = logon.realm().ok_or(ContextError::NoRealm)?;
-    let password = logon.account.password.expose_secret();
-    Ok(CredentialsBuffers::AuthIdentity(AuthIdentityBuffers::from_utf8(logon.account.parts().0, &realm, password)))
+    let failed = |error: &dyn std::fmt::Display| ContextError::Failed(error.to_string());
+    Ok(match &logon.proof {
+        Proof::Password(password) => {
+            let identity = AuthIdentityBuffers::from_utf8(logon.name(), &realm, password.expose_secret());
+            CredentialsBuffers::AuthIdentity(identity)
+        }
+        Proof::Key(key) => CredentialsBuffers::Keytab(KeytabIdentity {
+            principal: Username::new_down_level_logon_name(logon.name(), &realm).map_err(|error| failed(&error))?,
+            key: sspi::Secret::new(key.key.to_vec()),
+            key_enctype: match key.encryption {
+                Encryption::Aes128 => CipherSuite::Aes128CtsHmacSha196,
+                Encryption::Aes256 => CipherSuite::Aes256CtsHmacSha196,
+                Encryption::Other(number) => return Err(failed(&format!("keys of kind {number} are of no use"))),
+            },
+        }),
+    })
 }
 
 fn kerberos_config(logon: &WindowsLogon) -> KerberosConfig {
@@ -226,7 +245,7 @@ struct Account<'a> {
 
 impl<'a> Account<'a> {
     fn as_typed(logon: &'a WindowsLogon) -> Self {
-        let username = logon.account.username.as_str();
+        let username = logon.username.as_str();
         match username.split_once('\\') {
             Some((qualifier, name)) => Self { name, qualifier },
             None => Self { name: username, qualifier: "" },

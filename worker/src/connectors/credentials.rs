@@ -27,14 +27,25 @@ pub struct Account {
 /// A logon by Kerberos or NTLM.
 #[derive(Clone, Debug)]
 pub struct WindowsLogon {
-    /// Who.
-    pub account: Account,
+    /// Who: `CONTOSO\svc-rekey` or `svc-rekey@contoso.example`.
+    pub username: String,
+    /// By what.
+    pub proof: Proof,
     /// By which protocol.
     pub protocol: WindowsProtocol,
     /// Seals messages inside TLS too.
     pub always_seal: bool,
     /// Where tickets come from.
     pub kerberos: Kerberos,
+}
+
+/// What proves who somebody is.
+#[derive(Clone, Debug)]
+pub enum Proof {
+    /// The password.
+    Password(SecretString),
+    /// A key that was made of it, from a keytab: for Kerberos only.
+    Key(keytab::Key),
 }
 
 /// The protocols of Windows.
@@ -72,24 +83,36 @@ impl fmt::Debug for Account {
     }
 }
 
-impl Account {
-    /// The name and what qualifies it: a domain, a realm or nothing.
-    pub(super) fn parts(&self) -> (&str, &str) {
-        if let Some((domain, name)) = self.username.split_once('\\') {
-            return (name, domain);
-        }
-        self.username.rsplit_once('@').unwrap_or((&self.username, ""))
-    }
-}
-
 impl WindowsLogon {
+    /// The name without what qualifies it.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        split_username(&self.username).0
+    }
+
     /// The realm that the account is of; `None` when nothing says so.
     #[must_use]
     pub fn realm(&self) -> Option<String> {
-        let qualifier = self.account.parts().1;
-        let realm = self.kerberos.realm.as_deref().unwrap_or(qualifier);
+        self.kerberos.realm_of(&self.username)
+    }
+}
+
+impl Kerberos {
+    /// The realm that an account is of; `None` when nothing says so.
+    #[must_use]
+    pub fn realm_of(&self, username: &str) -> Option<String> {
+        let realm = self.realm.as_deref().unwrap_or_else(|| split_username(username).1);
         (!realm.is_empty()).then(|| realm.to_ascii_uppercase())
     }
+}
+
+/// The name, and the domain or realm that qualifies it, which may be empty.
+#[must_use]
+pub fn split_username(username: &str) -> (&str, &str) {
+    if let Some((domain, name)) = username.split_once('\\') {
+        return (name, domain);
+    }
+    username.rsplit_once('@').unwrap_or((username, ""))
 }
 
 #[cfg(test)]
@@ -99,7 +122,8 @@ mod tests {
     #[test]
     fn the_realm_is_what_the_user_name_says_unless_it_is_given() {
         let logon = |username: &str, realm: Option<&str>| WindowsLogon {
-            account: Account { username: username.to_owned(), password: SecretString::from("secret") },
+            username: username.to_owned(),
+            proof: Proof::Password(SecretString::from("secret")),
             protocol: WindowsProtocol::Kerberos,
             always_seal: false,
             kerberos: Kerberos { realm: realm.map(str::to_owned), ..Kerberos::default() },

@@ -173,9 +173,13 @@ mod tests {
     }
 
     fn ntlm() -> Credentials {
-        let Credentials::Basic(account) = basic() else { unreachable!("made above") };
-        let (protocol, always_seal) = (WindowsProtocol::Ntlm, false);
-        Credentials::Windows(WindowsLogon { account, protocol, always_seal, kerberos: Kerberos::default() })
+        Credentials::Windows(WindowsLogon {
+            username: "svc".to_owned(),
+            proof: Proof::Password(SecretString::from("secret")),
+            protocol: WindowsProtocol::Ntlm,
+            always_seal: false,
+            kerberos: Kerberos::default(),
+        })
     }
 
     #[test]

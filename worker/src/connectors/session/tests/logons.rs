@@ -3,12 +3,12 @@
 use super::{
     super::*,
     echo,
-    peer::{PASSWORD, Peer, account, basic, kerberos, windows},
+    peer::{PASSWORD, Peer, basic, kerberos, password, windows},
     refusal,
 };
 use crate::{
     certificate::{AuthCertificate, KeySize, Request},
-    connectors::{Account, Credentials, Trust, WindowsLogon, WindowsProtocol},
+    connectors::{Credentials, Proof, Trust, WindowsLogon, WindowsProtocol},
     exchange, pfx,
 };
 use chrono::{TimeDelta, Utc};
@@ -126,7 +126,7 @@ async fn kerberos_says_what_is_wrong_and_does_not_try_a_wrong_password_elsewhere
     let peer = Peer::start_with(&["--auth", "kerberos,negotiate,ntlm"], Some(&kdc));
     let endpoint = |logon: WindowsLogon| peer.endpoint("https", Credentials::Windows(logon));
     for protocol in [WindowsProtocol::Kerberos, WindowsProtocol::Negotiate] {
-        let wrong = WindowsLogon { account: account("wrong"), ..kerberos(&kdc, protocol) };
+        let wrong = WindowsLogon { proof: password("wrong"), ..kerberos(&kdc, protocol) };
         let error = refusal(&endpoint(wrong)).await;
         assert!(matches!(error, WireError::Refused { code: "kerberos_denied", .. }), "{error:?}");
     }
@@ -136,10 +136,30 @@ async fn kerberos_says_what_is_wrong_and_does_not_try_a_wrong_password_elsewhere
     let WireError::Refused { code: "kerberos_denied", why, action, .. } = &error else { panic!("{error:?}") };
     assert!(why.contains("server not found") && action.contains("service_principal"), "{error:?}");
     let mut nobody = kerberos(&kdc, WindowsProtocol::Kerberos);
-    nobody.account = Account { username: "svc-rotate".to_owned(), ..account(PASSWORD) };
+    nobody.username = "svc-rotate".to_owned();
     nobody.kerberos.realm = None;
     let error = refusal(&endpoint(nobody)).await;
     assert!(matches!(error, WireError::Refused { code: "realm_unknown", .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_key_of_a_keytab_takes_the_place_of_the_password() {
+    let kdc = Kdc::start(&[]);
+    let peer = Peer::start_with(&["--strict", "--auth", "kerberos,negotiate,ntlm"], Some(&kdc));
+    let keys = keytab::read(&std::fs::read(kdc.user_keytab()).unwrap()).unwrap();
+    let key = keytab::best(&keys, "svc-rotate", "EXAMPLE.COM").unwrap().clone();
+    for protocol in [WindowsProtocol::Kerberos, WindowsProtocol::Negotiate] {
+        let logon = WindowsLogon { proof: Proof::Key(key.clone()), ..kerberos(&kdc, protocol) };
+        renews(&peer, &peer.endpoint("http", Credentials::Windows(logon))).await;
+    }
+    let mut stale = key.clone();
+    stale.key[0] ^= 1;
+    let logon = WindowsLogon { proof: Proof::Key(stale), ..kerberos(&kdc, WindowsProtocol::Kerberos) };
+    let error = refusal(&peer.endpoint("http", Credentials::Windows(logon))).await;
+    assert!(matches!(error, WireError::Refused { code: "kerberos_denied", .. }), "{error:?}");
+    let logon = WindowsLogon { proof: Proof::Key(key), ..windows(WindowsProtocol::Ntlm) };
+    let error = refusal(&peer.endpoint("http", Credentials::Windows(logon))).await;
+    assert!(matches!(&error, WireError::NotSent { why, .. } if why.contains("NTLM needs a password")), "{error:?}");
 }
 
 #[tokio::test]
@@ -162,7 +182,7 @@ async fn ntlm_is_bound_to_its_connection_where_that_is_demanded() {
 #[tokio::test]
 async fn wrong_passwords_are_refused_and_the_endpoint_says_what_it_offers() {
     let peer = Peer::start_with(&["--auth", "ntlm,negotiate"], None);
-    let wrong = WindowsLogon { account: account("wrong"), ..windows(WindowsProtocol::Ntlm) };
+    let wrong = WindowsLogon { proof: password("wrong"), ..windows(WindowsProtocol::Ntlm) };
     for scheme in ["http", "https"] {
         let error = refusal(&peer.endpoint(scheme, Credentials::Windows(wrong.clone()))).await;
         assert!(matches!(error, WireError::Refused { code: "credentials_refused", .. }), "{error:?}");

@@ -7,8 +7,8 @@ use secrecy::SecretString;
 use serde_json::{Value as Json, json};
 
 use crate::connectors::{
-    Account, Credentials, Endpoint, Endpoints, Identity, Kerberos, MAX_ENVELOPE_SIZE, MAX_SESSIONS, Sessions, Trust,
-    WindowsLogon, WindowsProtocol,
+    Account, Credentials, Endpoint, Endpoints, Identity, Kerberos, MAX_ENVELOPE_SIZE, MAX_SESSIONS, Proof, Sessions,
+    Trust, WindowsLogon, WindowsProtocol,
 };
 
 pub(super) const PASSWORD: &str = Kdc::PASSWORD;
@@ -110,12 +110,17 @@ pub(super) fn account(password: &str) -> Account {
     Account { username: "EXAMPLE\\svc-rotate".to_owned(), password: SecretString::from(password.to_owned()) }
 }
 
+pub(super) fn password(text: &str) -> Proof {
+    Proof::Password(SecretString::from(text.to_owned()))
+}
+
 pub(super) fn basic(password: &str) -> Credentials {
     Credentials::Basic(account(password))
 }
 
 pub(super) fn windows(protocol: WindowsProtocol) -> WindowsLogon {
-    WindowsLogon { account: account(PASSWORD), protocol, always_seal: false, kerberos: Kerberos::default() }
+    let (Account { username, .. }, proof) = (account(PASSWORD), password(PASSWORD));
+    WindowsLogon { username, proof, protocol, always_seal: false, kerberos: Kerberos::default() }
 }
 
 /// With tickets from this KDC.
