@@ -65,7 +65,9 @@ impl Pool {
         self.work = Work::Idle;
         let gone = match error {
             ClientError::ShellGone => true,
-            ClientError::Fault(_) => operation == Operation::Create,
+            // A Create that took too long may come to an end all the same.
+            ClientError::Fault(fault) => operation == Operation::Create && !fault.is_timeout(),
+            ClientError::Http { status: 400..500, .. } => operation == Operation::Create,
             _ => false,
         };
         self.stage = if gone { Stage::Gone } else { Stage::Failed };

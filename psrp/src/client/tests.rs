@@ -447,6 +447,21 @@ fn a_shell_that_was_refused_needs_no_delete() {
 }
 
 #[test]
+fn a_shell_is_deleted_unless_its_create_was_certainly_refused() {
+    let timed_out = Fault::timed_out().write(None);
+    for (status, body, deleted) in
+        [(401, &b""[..], false), (403, b"", false), (500, &timed_out, true), (503, b"", true), (200, b"<cut", true)]
+    {
+        let mut pool = Pool::new(Options::new("https://ex01/PowerShell", Configuration::Exchange));
+        pool.poll_transmit().unwrap();
+        pool.handle_response(status, body).unwrap_err();
+        pool.close();
+        let next = pool.poll_transmit().map(|transmit| transmit.operation);
+        assert_eq!(next, deleted.then_some(Operation::Delete), "{status}");
+    }
+}
+
+#[test]
 fn answers_of_others_are_told_apart() {
     let refused = |status, body: &[u8]| {
         let mut wire = Wire::opened();

@@ -12,6 +12,7 @@ use tracing::debug;
 use super::{
     Endpoint, WireError,
     connection::{Connection, LoggedOn},
+    http::Response,
 };
 
 /// How long an endpoint may hold a Receive.
@@ -38,6 +39,8 @@ pub(crate) struct Session {
     rested: bool,
     /// How long a pipeline may run.
     patience: Duration,
+    /// Whether the endpoint has refused the logon: one more try would only count against the account.
+    locked_out: bool,
 }
 
 /// What a pipeline wrote and how it ended.
@@ -69,7 +72,8 @@ impl Session {
         let connection = Connection::open(endpoint).await?;
         let address = endpoint.address();
         let pool = Pool::new(options);
-        let mut session = Self { connection, pool, address, busy: true, rested: false, patience: PATIENCE };
+        let mut session =
+            Self { connection, pool, address, busy: true, rested: false, patience: PATIENCE, locked_out: false };
         match session.drive(Until::Opened, &mut Answer::default()).await {
             Ok(()) => {
                 session.busy = false;
@@ -78,9 +82,7 @@ impl Session {
             }
             Err(error) => {
                 // The shell may be there although nobody said so.
-                if session.pool.shell_id().is_some() && !matches!(error, WireError::Refused { .. }) {
-                    session.close().await;
-                }
+                session.close().await;
                 Err(match error {
                     WireError::UnknownOutcome { host, why } => WireError::NotSent { host, why },
                     error => error,
@@ -165,19 +167,36 @@ impl Session {
     }
 
     async fn say_farewell(&mut self) {
-        self.pool.close();
         let farewell = async {
-            while let Some(transmit) = self.pool.poll_transmit() {
-                let answered = self.connection.post(transmit.body).await;
-                let Ok(response) = answered else { return };
-                if self.pool.handle_response(response.status.as_u16(), &response.body).is_err() {
-                    return;
-                }
+            if self.give_back().await {
+                return;
+            }
+            // Saying it twice does no harm. On a new connection: the old one may be what failed.
+            if let Ok(connection) = Connection::open(self.connection.endpoint()).await {
+                self.connection = connection;
+                self.give_back().await;
             }
         };
         if tokio::time::timeout(FAREWELL, farewell).await.is_err() {
             debug!("{} did not take its runspace pool back in time", self.address);
         }
+    }
+
+    /// Whether there is nothing left to give back, or no way to.
+    async fn give_back(&mut self) -> bool {
+        self.pool.close();
+        let Some(transmit) = self.pool.poll_transmit().filter(|_| !self.locked_out) else { return true };
+        let Ok(response) = self.post(transmit.body).await else { return false };
+        self.pool.handle_response(response.status.as_u16(), &response.body).is_ok()
+    }
+
+    async fn post(&mut self, body: Vec<u8>) -> Result<Response, WireError> {
+        let answered = self.connection.post(body).await;
+        self.locked_out |= match &answered {
+            Ok(response) => response.status == StatusCode::UNAUTHORIZED,
+            Err(error) => matches!(error, WireError::Refused { .. }),
+        };
+        answered
     }
 
     async fn drive(&mut self, until: Until, answer: &mut Answer) -> Result<(), WireError> {
@@ -194,10 +213,10 @@ impl Session {
                 return Err(self.refused("protocol", "the session has come to an end by itself".to_owned()));
             };
             sent |= transmit.operation == Operation::Command;
-            let response = self.connection.post(transmit.body).await.map_err(|error| settle(error, sent))?;
-            self.check(response.status, sent)?;
+            let response = self.post(transmit.body).await.map_err(|error| settle(error, sent))?;
             left = left.checked_sub(response.body.len()).ok_or_else(|| self.talks_too_much(sent))?;
             let handled = self.pool.handle_response(response.status.as_u16(), &response.body);
+            self.check(response.status, sent)?;
             handled.map_err(|error| self.explain(error, transmit.operation, sent))?;
         }
     }
@@ -243,7 +262,7 @@ impl Session {
         }
     }
 
-    /// What an error means for the pipeline. A fault on the Command itself says that it was not taken; later, only the pipeline's own end says what
+    /// What an error means for the pipeline. A fault on the Command itself, but for a timeout, says that it was not taken; later, only the pipeline's own end says what
     /// became of it.
     fn explain(&self, error: ClientError, operation: Operation, sent: bool) -> WireError {
         let host = self.address.clone();
@@ -252,6 +271,9 @@ impl Session {
         match error {
             _ if taken => WireError::UnknownOutcome { host, why },
             ClientError::ShellGone => WireError::NotSent { host, why },
+            // What took too long may come to an end all the same.
+            ClientError::Fault(fault) if fault.is_timeout() && sent => WireError::UnknownOutcome { host, why },
+            ClientError::Fault(fault) if fault.is_timeout() => WireError::NotSent { host, why },
             ClientError::Fault(fault) if fault.is_quota() => WireError::NotSent {
                 host,
                 why: format!("{why} Sessions that were left behind end by themselves after 3 minutes"),

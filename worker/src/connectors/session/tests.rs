@@ -244,6 +244,7 @@ async fn refusal(endpoint: &Endpoint) -> WireError {
 async fn an_answer_that_is_lost_after_the_command_was_sent_is_never_taken_for_one() {
     for (action, fault) in [
         ("Command", json!("drop-after")),
+        ("Command", json!("timeout")),
         ("Receive", json!("drop")),
         ("Receive", json!("drop-after")),
         ("Receive", json!("kill-shell")),
@@ -255,16 +256,39 @@ async fn an_answer_that_is_lost_after_the_command_was_sent_is_never_taken_for_on
         let answer = session.invoke(Command::new("Get-AuthConfig")).await;
         assert!(matches!(answer, Err(WireError::UnknownOutcome { .. })), "{action} {fault}: {answer:?}");
         session.close().await;
+        peer.has_no_shell().await;
     }
 }
 
 #[tokio::test]
 async fn what_goes_wrong_before_the_command_is_sent_changes_nothing() {
-    for fault in [json!("drop"), json!("drop-after"), json!({"status": 503})] {
+    for fault in [json!("drop"), json!("drop-after"), json!("timeout"), json!({"status": 503})] {
         let peer = Peer::start(&[]);
         peer.inject(json!({"action": "Create", "count": 1, "do": fault})).await;
         let error = refusal(&peer.https()).await;
         assert!(matches!(error, WireError::NotSent { .. }), "{fault}: {error:?}");
+        peer.has_no_shell().await;
+    }
+}
+
+#[tokio::test]
+async fn a_session_that_is_refused_while_it_opens_leaves_no_shell_behind() {
+    for fault in [json!({"status": 403}), json!({"fault": {"code": 5, "subcode": "w:AccessDenied", "reason": "No."}})] {
+        let peer = Peer::start(&[]);
+        peer.inject(json!({"action": "Receive", "count": 1, "do": fault})).await;
+        assert!(matches!(refusal(&peer.https()).await, WireError::Refused { code: "access_denied", .. }), "{fault}");
+        peer.has_no_shell().await;
+    }
+}
+
+#[tokio::test]
+async fn a_farewell_that_was_not_heard_is_said_again() {
+    for fault in [json!("drop"), json!("drop-after"), json!("timeout"), json!({"status": 503})] {
+        let peer = Peer::start(&[]);
+        let session = Session::open(&peer.https()).await.unwrap();
+        peer.inject(json!({"action": "Delete", "count": 1, "do": fault})).await;
+        session.close().await;
+        peer.has_no_shell().await;
     }
 }
 
