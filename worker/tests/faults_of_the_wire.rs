@@ -18,7 +18,7 @@ use std::{
 };
 
 use db::LoadedRun;
-use domain::{Policy, RenewalId, State, StepStatus, Trouble};
+use domain::{Policy, RenewalId, State, StepStatus, Trouble, audit::AuditEntry};
 use futures_util::{FutureExt as _, StreamExt as _, stream};
 use lab::{
     Options, Report,
@@ -32,8 +32,8 @@ use crate::support::{Setting, World};
 
 /// How many renewals are under way at the same time: they wait more than they compute.
 const AT_ONCE: usize = 8;
-/// About every so manieth request of those around which nothing is changed is in the sample.
-const SAMPLE: usize = 10;
+/// Every so manieth request is in the sample, whatever it is for.
+const SAMPLE: usize = 20;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_fault_at_any_request_is_survived_or_told() {
@@ -114,13 +114,14 @@ fn chosen(clean: &Report) -> Vec<(Kind, usize)> {
     let changing = around_changes(clean);
     let others = (0..clean.requests.len()).step_by(SAMPLE);
     let requests: BTreeSet<usize> = others.chain(changing).collect();
-    let mut turn = 0;
-    let mut next = |request: usize| {
-        let mut kinds = kinds.iter().cycle().skip(turn).take(kinds.len());
-        turn += 1;
-        kinds.find(|kind| fits(kind, request)).map(|kind| (*kind, request))
+    let mut used = vec![0; kinds.len()];
+    let mut choose = |request: usize| {
+        let fitting = (0..kinds.len()).filter(|kind| fits(&kinds[*kind], request));
+        let kind = fitting.min_by_key(|kind| used[*kind])?;
+        used[kind] += 1;
+        Some((kinds[kind], request))
     };
-    requests.into_iter().filter_map(|request| next(request)).collect()
+    requests.into_iter().filter_map(&mut choose).collect()
 }
 
 /// The requests of every Import and Set-AuthConfig: the Command, what came before it (the exchange of the key that protects the password) and after it
@@ -236,16 +237,8 @@ async fn check(world: &World, id: RenewalId) {
     let run = world.run(id).await;
     assert!(matches!(run.renewal.state, State::Succeeded { .. }), "{:?}", run.renewal.state);
     world.check_renewed(id).await;
-    let postponed = world
-        .audit(id)
-        .await
-        .iter()
-        .filter(|e| e.action == "cmdlet.intended")
-        .filter(|e| is_staging(&e.detail))
-        .count();
     for (kind, times) in [
         (EffectKind::Import, 2),
-        (EffectKind::SetAuthConfigNext, 1),
         (EffectKind::Publish, 1),
         (EffectKind::ClearPrevious, 1),
         (EffectKind::Remove, 2),
@@ -253,15 +246,20 @@ async fn check(world: &World, id: RenewalId) {
         (EffectKind::NewCertificate, 0),
         (EffectKind::ClearNext, 0),
     ] {
-        assert_eq!(world.effects(kind), (times, times), "{kind:?}; {postponed} times staged");
+        assert_eq!(world.effects(kind), (times, times), "{kind:?}");
     }
+    // The date is pushed out when a server seems not to be ready at that moment.
+    let (staged, changed) = world.effects(EffectKind::SetAuthConfigNext);
+    let postponed = world.audit(id).await.iter().filter(|entry| is_postponement(entry)).count();
+    assert!(staged == changed && (1..=1 + postponed).contains(&(staged as usize)), "{staged} times staged");
     for server in world.lab.state().servers {
         assert_eq!(server.certificates.len(), 1, "only the new certificate is left: {server:?}");
     }
 }
 
-fn is_staging(detail: &Json) -> bool {
-    detail["cmdlet"].as_str().is_some_and(|line| line.contains("-NewCertificateThumbprint"))
+fn is_postponement(entry: &AuditEntry) -> bool {
+    let line = entry.detail["cmdlet"].as_str().unwrap_or_default();
+    entry.action == "cmdlet.intended" && entry.detail["step"] == "publish" && line.contains("-NewCertificateThumbprint")
 }
 
 fn panic_text(panic: Box<dyn Any + Send>) -> String {
