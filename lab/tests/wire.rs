@@ -4,10 +4,22 @@
 
 use std::{path::Path, process::Command};
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use chrono::TimeDelta;
-use lab::{Lab, Options, faults::Fault, journal::EffectKind, server::Power};
+use lab::{
+    Lab, Options,
+    faults::{
+        Fault,
+        wire::{Action, Disturbance, Requests},
+    },
+    journal::EffectKind,
+    server::Power,
+};
 use peers::Kdc;
-use psrp::Secret;
+use psrp::{
+    Command as Cmdlet, Secret,
+    client::{ClientError, Configuration, Event, Pool},
+};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -137,6 +149,78 @@ async fn a_server_that_is_down_answers_nothing_and_one_that_is_up_asks_for_a_pas
     assert_eq!(exchange(server, post).await, "");
     lab.heal();
     assert!(exchange(server, post).await.starts_with("HTTP/1.1 401 "));
+}
+
+#[tokio::test]
+async fn a_request_that_is_disturbed_is_answered_as_the_fault_says() {
+    let fault = |code| Disturbance::Fault { code, subcode: "w:AccessDenied".to_owned(), reason: "No.".to_owned() };
+    for (action, disturbance, expected, shells) in [
+        (Action::Create, Disturbance::Drop, "cut", 0),
+        (Action::Create, Disturbance::DropAfter, "cut", 1),
+        (Action::Create, Disturbance::Status(503), "HTTP status 503", 0),
+        (Action::Create, fault(5), "No. (w:AccessDenied, 5)", 0),
+        (Action::Create, Disturbance::Malformed, "protocol error", 1),
+        (Action::Receive, Disturbance::Timeout, "ended", 1),
+        (Action::Receive, Disturbance::Delay(1), "ended", 1),
+        (Action::Receive, Disturbance::KillShell, "the shell is gone", 0),
+        (Action::Receive, Disturbance::Duplicate, "protocol error: object 1 came after object 1", 1),
+        (Action::Receive, Disturbance::OutOfOrder, "protocol error: object 2 came after object 3", 1),
+        (Action::Command, Disturbance::DropAfter, "cut", 1),
+    ] {
+        let lab = Lab::start(Options::default()).await.unwrap();
+        let requests = Requests { action: Some(action), ..Requests::default() };
+        let case = format!("{disturbance:?} at {action:?}");
+        lab.apply(Fault::Wire { requests, disturbance }).unwrap();
+        let heard = ask(&lab, "Get-AuthConfig").await;
+        assert!(heard.starts_with(expected), "{case}: {heard}");
+        assert_eq!(lab.shells(), shells, "{case}");
+        assert_eq!(lab.report().requests.iter().filter(|asked| asked.disturbed).count(), 1, "{case}");
+    }
+}
+
+#[tokio::test]
+async fn the_only_fragment_of_an_answer_comes_as_two_in_the_wrong_order() {
+    let lab = Lab::start(Options::default()).await.unwrap();
+    let requests = Requests { action: Some(Action::Receive), skip: 1, ..Requests::default() };
+    lab.apply(Fault::Wire { requests, disturbance: Disturbance::OutOfOrder }).unwrap();
+    // No such cmdlet: all that is answered is how it ended.
+    let heard = ask(&lab, "Get-Nothing").await;
+    assert_eq!(heard, "protocol error: fragment 1 of object 4 came before fragment 0");
+}
+
+/// What a client hears that runs a cmdlet: that it ended, or what went wrong.
+async fn ask(lab: &Lab, cmdlet: &str) -> String {
+    let options = psrp::client::Options::new("http://ex01.contoso.example/PowerShell/", Configuration::Exchange);
+    let mut pool = Pool::new(options);
+    pool.start(Cmdlet::new(cmdlet).into()).unwrap();
+    loop {
+        while let Some(event) = pool.poll_event() {
+            if let Event::Ended { .. } = event {
+                return "ended".to_owned();
+            }
+        }
+        let body = String::from_utf8(pool.poll_transmit().unwrap().body).unwrap();
+        match answer(&mut pool, &post(lab, &body).await) {
+            Ok(()) => {}
+            Err(why) => return why,
+        }
+    }
+}
+
+fn answer(pool: &mut Pool, told: &str) -> Result<(), String> {
+    let (head, body) = told.split_once("\r\n\r\n").ok_or("cut")?;
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    pool.handle_response(status, body.as_bytes()).map_err(|error: ClientError| error.to_string())
+}
+
+async fn post(lab: &Lab, body: &str) -> String {
+    let logon = STANDARD.encode(format!("{}:{}", lab.username(), lab.password().expose()));
+    let request = format!(
+        "POST /PowerShell/ HTTP/1.1\r\nHost: ex01\r\nAuthorization: Basic {logon}\r\nConnection: close\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    exchange(lab.servers()[0].http, &request).await
 }
 
 #[tokio::test]
