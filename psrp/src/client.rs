@@ -186,7 +186,10 @@ pub struct Pool {
     /// What to send before anything else.
     queue: VecDeque<RequestBody>,
     in_flight: Option<InFlight>,
+    /// Of what concerns the pool. Each target counts its fragments on its own.
     reassembler: Reassembler,
+    /// Of the pipeline that was started last. Outlives its end, which may not be the last that an answer holds.
+    pipeline_reassembler: Reassembler,
     /// Of the values in the answer that is being read: the events keep them.
     received: Size,
     /// Fragments of one message share a number (MS-PSRP 2.2.4).
@@ -238,7 +241,6 @@ enum Work {
     },
     Running {
         id: Uuid,
-        reassembler: Reassembler,
     },
 }
 
@@ -266,6 +268,7 @@ impl Pool {
             queue: VecDeque::new(),
             in_flight: None,
             reassembler: Reassembler::new(MESSAGE_LIMIT),
+            pipeline_reassembler: Reassembler::new(MESSAGE_LIMIT),
             received: Size::default(),
             next_object: 1,
             events: VecDeque::new(),
@@ -357,9 +360,7 @@ impl Pool {
                 self.events.push_back(Event::Ended { pipeline: id, end: PipelineEnd::Stopped });
                 None
             }
-            Work::Running { id, .. } => {
-                Some(self.transmit(RequestBody::Signal { command: id, signal: Signal::Stop }).1)
-            }
+            Work::Running { id } => Some(self.transmit(RequestBody::Signal { command: id, signal: Signal::Stop }).1),
         }
     }
 
@@ -374,12 +375,13 @@ impl Pool {
         }
         match std::mem::replace(&mut self.work, Work::Idle) {
             Work::Ready { id, fragments } => {
-                self.work = Work::Running { id, reassembler: Reassembler::new(MESSAGE_LIMIT) };
+                self.work = Work::Running { id };
+                self.pipeline_reassembler = Reassembler::new(MESSAGE_LIMIT);
                 self.queue_pipeline(id, fragments);
                 self.queue.pop_front()
             }
-            Work::Running { id, reassembler } => {
-                self.work = Work::Running { id, reassembler };
+            Work::Running { id } => {
+                self.work = Work::Running { id };
                 Some(RequestBody::Receive { command: Some(id) })
             }
             idle_or_waiting => {

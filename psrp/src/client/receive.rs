@@ -94,10 +94,9 @@ impl Pool {
     ) -> Result<(), ClientError> {
         self.received = Size::default();
         for stream in streams {
-            // Each target counts its fragments on its own.
-            let reassembler = match &mut self.work {
-                Work::Running { reassembler, .. } if command.is_some() => reassembler,
-                _ => &mut self.reassembler,
+            let reassembler = match command {
+                Some(_) => &mut self.pipeline_reassembler,
+                None => &mut self.reassembler,
             };
             for message in reassembler.push(&stream.data).map_err(ClientError::protocol)? {
                 self.message(&Message::decode(&message).map_err(ClientError::protocol)?)?;
@@ -118,7 +117,7 @@ impl Pool {
             MessageType::PublicKeyRequest => Ok(self.want_key()?),
             MessageType::RunspacePoolHostCall => self.host_call(None, message),
             _ => match self.work {
-                Work::Running { id, .. } if message.pipeline == Some(id) => self.pipeline_message(id, message),
+                Work::Running { id } if message.pipeline == Some(id) => self.pipeline_message(id, message),
                 _ => Ok(()),
             },
         }

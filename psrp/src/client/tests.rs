@@ -462,6 +462,21 @@ fn a_shell_is_deleted_unless_its_create_was_certainly_refused() {
 }
 
 #[test]
+fn an_end_that_comes_before_the_output_is_no_end() {
+    let mut wire = Wire::opened();
+    let (run, _) = wire.start(Command::new("Get-X"));
+    let held = wire.held();
+    wire.server.push(run, Record::Output("x".into()));
+    wire.server.finish(run, PipelineEnd::Completed);
+    let reply = wire.server.receive(&held).unwrap();
+    let mut response = wsman::Response::parse(Operation::Receive, &reply.body).unwrap().unwrap();
+    let wsman::ResponseBody::Received { streams, .. } = &mut response.body else { panic!("another answer") };
+    assert_eq!(streams.len(), 2);
+    streams.reverse();
+    assert!(matches!(wire.answer(200, &response.write()), Err(ClientError::Protocol(_))));
+}
+
+#[test]
 fn answers_of_others_are_told_apart() {
     let refused = |status, body: &[u8]| {
         let mut wire = Wire::opened();
