@@ -47,6 +47,7 @@ fn route(running: &Running, method: &Method, path: &str, body: &[u8]) -> Answer 
         ("GET", "/probe") => json(StatusCode::OK, &running.with(|world| world.trust())),
         ("GET", "/effects") => json(StatusCode::OK, &running.with(|world| Effects::of(&world.journal))),
         ("GET", "/cmdlets") => json(StatusCode::OK, &running.with(|world| world.journal.cmdlets.clone())),
+        ("GET", "/requests") => json(StatusCode::OK, &running.with(|world| world.journal.requests.clone())),
         ("POST", "/faults") => {
             done(parse(body).and_then(|Faults(faults)| faults.into_iter().try_for_each(|fault| running.apply(fault))))
         }
@@ -55,7 +56,7 @@ fn route(running: &Running, method: &Method, path: &str, body: &[u8]) -> Answer 
             status(StatusCode::NO_CONTENT)
         }
         ("POST", "/clock/advance") => done(parse(body).and_then(|advance: Advance| advance.run(running))),
-        (_, "/clock" | "/state" | "/probe" | "/effects" | "/cmdlets" | "/faults" | "/clock/advance") => {
+        (_, "/clock" | "/state" | "/probe" | "/effects" | "/cmdlets" | "/requests" | "/faults" | "/clock/advance") => {
             status(StatusCode::METHOD_NOT_ALLOWED)
         }
         _ => status(StatusCode::NOT_FOUND),

@@ -122,12 +122,23 @@ async fn faults_come_and_go_over_the_control_api() {
     let faults = json!([
         { "kind": "power", "server": "EX03", "power": "down" },
         { "kind": "operator_change" },
+        { "kind": "wire", "action": "create", "do": "drop" },
     ]);
     assert_eq!(control(&lab, "POST", "/faults", Some(faults)).await.0, 204);
     let effects = control(&lab, "GET", "/effects", None).await.1;
     assert_eq!(effects["counts"]["set_auth_config_next"], json!({ "total": 1, "changed": 1 }));
     assert_eq!(lab.state().servers[2].power, Power::Down);
-    for bad in [json!({ "kind": "flood" }), json!({ "kind": "power", "server": "EX09", "power": "up" }), json!(7)] {
+    assert_eq!(ask(&lab, "Get-AuthConfig").await, "cut");
+    let requests = control(&lab, "GET", "/requests", None).await.1;
+    let first =
+        json!({ "server": "ex01.contoso.example", "endpoint": "exchange", "action": "create", "disturbed": true });
+    assert_eq!(requests, json!([first]));
+    for bad in [
+        json!({ "kind": "flood" }),
+        json!({ "kind": "power", "server": "EX09", "power": "up" }),
+        json!({ "kind": "wire", "server": "EX09", "do": "drop" }),
+        json!(7),
+    ] {
         let (status, told) = control(&lab, "POST", "/faults", Some(bad)).await;
         assert!(status == 400 && told["error"].is_string(), "{told}");
     }

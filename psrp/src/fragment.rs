@@ -16,8 +16,10 @@ pub fn split(object_id: u64, message: &[u8], max_fragment: usize) -> Vec<Vec<u8>
         .collect()
 }
 
-/// Puts messages together again. Fragments of several messages may come mixed, those of one message in order. Messages begin in the order in which they
-/// were made (MS-PSRP 3.1.5.1.1): their numbers, which are unique in a pool (2.2.4), rise. One that came twice, or after its successor, is not taken.
+/// Puts messages together again. Fragments of several messages may come mixed, those of one message in order.
+///
+/// Messages begin in the order in which they were made (MS-PSRP 3.1.5.1.1). Their numbers are unique in a pool (2.2.4), and everybody counts up: one that
+/// comes twice, or after its successor, is not taken.
 ///
 /// After an error its state is of no use: what was on the way is lost and so is the pool.
 #[derive(Debug)]

@@ -65,7 +65,7 @@ impl Pool {
         self.work = Work::Idle;
         let gone = match error {
             ClientError::ShellGone => true,
-            // A Create that took too long may come to an end all the same.
+            // A Create that was refused has made nothing; one that took too long may come to an end all the same.
             ClientError::Fault(fault) => operation == Operation::Create && !fault.is_timeout(),
             ClientError::Http { status: 400..500, .. } => operation == Operation::Create,
             _ => false,

@@ -262,8 +262,8 @@ impl Session {
         }
     }
 
-    /// What an error means for the pipeline. A fault on the Command itself, but for a timeout, says that it was not taken; later, only the pipeline's own end says what
-    /// became of it.
+    /// What an error means for the pipeline. A fault on the Command itself, but for a timeout, says that it was not taken; later, only the pipeline's
+    /// own end says what became of it.
     fn explain(&self, error: ClientError, operation: Operation, sent: bool) -> WireError {
         let host = self.address.clone();
         let why = error.to_string();
