@@ -13,6 +13,7 @@ mod tests;
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -21,7 +22,7 @@ use uuid::Uuid;
 use crate::clixml::{EncodeError, Size};
 use crate::fragment::{Reassembler, split};
 use crate::message::{Destination, Message, MessageType, payload};
-use crate::session_key::{KeyError, KeyExchange, SessionKey};
+use crate::session_key::{KeyError, KeyExchange, SessionKey, SharedKeyExchange};
 use crate::wsman::{Fault, Header, Request, RequestBody, Signal, Stream, stdin};
 use crate::{ErrorRecord, Pipeline, PipelineEnd, Record};
 
@@ -58,14 +59,17 @@ pub struct Options {
     pub max_envelope_size: usize,
     /// How long the server may take to answer; a Receive that takes longer is asked again.
     pub operation_timeout: Duration,
+    /// The key pair for the exchange of the session key.
+    pub key_exchange: SharedKeyExchange,
 }
 
 impl Options {
-    /// Envelopes of 500 KiB, the default since Windows Server 2012, and 20 seconds.
+    /// Envelopes of 500 KiB, the default since Windows Server 2012, 20 seconds, and a key pair of its own.
     #[must_use]
     pub fn new(to: &str, configuration: Configuration) -> Self {
         let (max_envelope_size, operation_timeout) = (500 * 1024, Duration::from_secs(20));
-        Self { to: to.to_owned(), configuration, max_envelope_size, operation_timeout }
+        let key_exchange = SharedKeyExchange::default();
+        Self { to: to.to_owned(), configuration, max_envelope_size, operation_timeout, key_exchange }
     }
 }
 
@@ -214,8 +218,8 @@ enum Stage {
 enum Keys {
     None,
     /// To be sent when the pool is open.
-    Made(KeyExchange),
-    Asked(KeyExchange),
+    Made(Arc<KeyExchange>),
+    Asked(Arc<KeyExchange>),
     Held(SessionKey),
 }
 
@@ -405,10 +409,10 @@ impl Pool {
         self.work = Work::Ready { id, fragments };
     }
 
-    /// Makes a key pair unless there is one already or even a key.
+    /// Takes the key pair unless that was done already or there is even a key.
     fn want_key(&mut self) -> Result<(), KeyError> {
         if matches!(self.keys, Keys::None) {
-            self.keys = Keys::Made(KeyExchange::generate()?);
+            self.keys = Keys::Made(self.options.key_exchange.get()?);
         }
         Ok(())
     }

@@ -3,7 +3,10 @@
 //! The client sends the public half of an RSA key; the server answers with a random key for AES-256 encrypted for it (MS-PSRP 3.1.1.4, 2.2.2.3, 2.2.2.4).
 //! Blobs are those of the Windows CryptoAPI, and travel as base64.
 
-use std::fmt;
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+};
 
 use aws_lc_rs::cipher::{
     AES_256, DecryptionContext, EncryptionContext, PaddedBlockDecryptingKey, PaddedBlockEncryptingKey, UnboundCipherKey,
@@ -24,10 +27,29 @@ use crate::Secret;
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct SessionKey([u8; KEY]);
 
-/// The client's side of the exchange: an RSA key pair of 2048 bits, for one pool.
+/// The client's side of the exchange: an RSA key pair of 2048 bits.
 pub struct KeyExchange {
     private: Pkcs1PrivateDecryptingKey,
     public: String,
+}
+
+/// A key pair for one pool or for several, made when the first of them needs it. Making it takes longer than all the rest of a short pipeline, and the
+/// session keys that it protects on the way are different for each pool.
+#[derive(Clone, Debug, Default)]
+pub struct SharedKeyExchange(Arc<OnceLock<Arc<KeyExchange>>>);
+
+impl SharedKeyExchange {
+    /// The key pair.
+    ///
+    /// # Errors
+    /// [`KeyError::Generate`] when it cannot be made.
+    pub fn get(&self) -> Result<Arc<KeyExchange>, KeyError> {
+        if let Some(made) = self.0.get() {
+            return Ok(made.clone());
+        }
+        let made = Arc::new(KeyExchange::generate()?);
+        Ok(self.0.get_or_init(|| made).clone())
+    }
 }
 
 /// Why keys or secrets cannot be used. Never says what they are.

@@ -12,14 +12,13 @@ mod tls;
 pub use credentials::{Account, Credentials, Kerberos, Proof, WindowsLogon, WindowsProtocol, split_username};
 pub use endpoints::{Endpoint, Endpoints, InvalidEndpoint, MAX_ENVELOPE_SIZE, MAX_SESSIONS};
 pub(crate) use http::fetch;
-pub(crate) use pool::Lease;
-pub use pool::Sessions;
-pub(crate) use session::{Answer, Session};
+pub use pool::{Lease, Sessions};
+pub use session::{Answer, Session};
 pub use tls::{Identity, InvalidTrust, Pin, Trust};
 
 /// Why nothing came back from an endpoint, by what it means for a command that was to change something.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum WireError {
+pub enum WireError {
     /// The command never left: nothing was changed, try again.
     #[error("{host} cannot be reached: {why}")]
     NotSent {

@@ -80,12 +80,12 @@ impl Endpoints {
     }
 
     /// The Exchange endpoints for what concerns the organization as a whole, in the order in which they are tried.
-    pub(crate) fn exchange(&self) -> impl Iterator<Item = Endpoint> {
+    pub fn exchange(&self) -> impl Iterator<Item = Endpoint> {
         self.exchange.iter().map(|url| self.exchange_at(url.clone()))
     }
 
     /// The Exchange endpoint of one server.
-    pub(crate) fn exchange_on(&self, fqdn: &str) -> Option<Endpoint> {
+    pub fn exchange_on(&self, fqdn: &str) -> Option<Endpoint> {
         let same = |url: &&Uri| url.host().is_some_and(|host| host.eq_ignore_ascii_case(fqdn));
         if let Some(url) = self.exchange.iter().find(same) {
             return Some(self.exchange_at(url.clone()));
@@ -137,7 +137,7 @@ impl Endpoint {
     }
 
     /// A session there, when one more may be open.
-    pub(crate) async fn session(&self) -> Result<Lease, WireError> {
+    pub async fn session(&self) -> Result<Lease, WireError> {
         self.sessions.lease(self).await
     }
 

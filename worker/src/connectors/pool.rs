@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use psrp::session_key::SharedKeyExchange;
 use tokio::{
     runtime::Handle,
     sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot},
@@ -18,6 +19,8 @@ use super::{Endpoint, Session, WireError};
 
 /// How long a session is kept that nobody uses. Servers drop theirs after three minutes, as they are asked to.
 const IDLE: Duration = Duration::from_secs(45);
+/// How long sessions that are opened anew share a key pair.
+const KEY_AGE: Duration = Duration::from_secs(3600);
 
 /// The sessions of one organization. Clones share them.
 #[derive(Clone)]
@@ -30,6 +33,8 @@ struct Inner {
     /// One permit for each session in use.
     slots: Arc<Semaphore>,
     shelf: Mutex<Shelf>,
+    /// The key pair of all sessions that are opened within [`KEY_AGE`], and since when.
+    keys: Mutex<(Instant, SharedKeyExchange)>,
     /// Openings and farewells under way.
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -54,7 +59,7 @@ struct Idle {
 }
 
 /// Somebody's session. Goes back on the shelf if it is still good, and is closed if not; also when its user is dropped.
-pub(crate) struct Lease {
+pub struct Lease {
     session: Option<Session>,
     key: String,
     sessions: Sessions,
@@ -71,11 +76,21 @@ impl Sessions {
             limit,
             slots,
             shelf: Mutex::default(),
+            keys: Mutex::new((Instant::now(), SharedKeyExchange::default())),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
             changed: Notify::new(),
         };
         Self { inner: Arc::new(inner) }
+    }
+
+    /// The key pair for a new session. Making one takes fifty times as long as using it.
+    pub(super) fn key_exchange(&self) -> SharedKeyExchange {
+        let (since, keys) = &mut *self.inner.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        if since.elapsed() > KEY_AGE {
+            (*since, *keys) = (Instant::now(), SharedKeyExchange::default());
+        }
+        keys.clone()
     }
 
     /// A session on this endpoint: a warm one, or a new one as soon as one more may be open.

@@ -29,7 +29,7 @@ const TOO_LARGE: &str = "envelope_too_large";
 const FAREWELL: Duration = Duration::from_secs(5);
 
 /// An open runspace pool.
-pub(crate) struct Session {
+pub struct Session {
     connection: Connection,
     pool: Pool,
     address: String,
@@ -45,13 +45,13 @@ pub(crate) struct Session {
 
 /// What a pipeline wrote and how it ended.
 #[derive(Debug, Default)]
-pub(crate) struct Answer {
+pub struct Answer {
     /// Its output.
-    pub(crate) output: Vec<Value>,
+    pub output: Vec<Value>,
     /// Its errors, the one that ended it last.
-    pub(crate) errors: Vec<ErrorRecord>,
+    pub errors: Vec<ErrorRecord>,
     /// Its warnings.
-    pub(crate) warnings: Vec<String>,
+    pub warnings: Vec<String>,
 }
 
 /// What the driver waits for.
@@ -62,12 +62,13 @@ enum Until {
 
 impl Session {
     /// Connects, logs on and opens a runspace pool. Nothing has been changed when it fails.
-    pub(crate) async fn open(endpoint: &Endpoint) -> Result<Self, WireError> {
+    pub async fn open(endpoint: &Endpoint) -> Result<Self, WireError> {
         let options = Options {
             to: endpoint.url.to_string(),
             configuration: endpoint.configuration,
             max_envelope_size: endpoint.max_envelope_size,
             operation_timeout: OPERATION_TIMEOUT,
+            key_exchange: endpoint.sessions.key_exchange(),
         };
         let connection = Connection::open(endpoint).await?;
         let address = endpoint.address();
@@ -113,7 +114,7 @@ impl Session {
 
     /// Runs a pipeline to its end. A session that was lost while nobody used it is opened anew, and so is one whose envelopes are too large for the
     /// server: the pipeline has not left then.
-    pub(crate) async fn invoke(&mut self, pipeline: impl Into<Pipeline>) -> Result<Answer, WireError> {
+    pub async fn invoke(&mut self, pipeline: impl Into<Pipeline>) -> Result<Answer, WireError> {
         let pipeline = pipeline.into();
         let rested = std::mem::take(&mut self.rested);
         let mut endpoint = self.connection.endpoint().clone();
@@ -162,7 +163,7 @@ impl Session {
     }
 
     /// Gives the runspace pool back. What cannot be given back, the server drops when it has been idle.
-    pub(crate) async fn close(mut self) {
+    pub async fn close(mut self) {
         self.say_farewell().await;
     }
 
