@@ -33,7 +33,7 @@ use crate::support::{Setting, World};
 /// How many renewals are under way at the same time: they wait more than they compute.
 const AT_ONCE: usize = 8;
 /// Every so manieth request is in the sample, whatever it is for.
-const SAMPLE: usize = 20;
+const SAMPLE: usize = 30;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_fault_at_any_request_is_survived_or_told() {
