@@ -57,14 +57,11 @@ impl PowerShell {
         let up = self.running.is_up(self.session.server);
         if !up {
             // The shells of a machine that goes down are gone.
-            *self.lock() = Shells::none(self.session.endpoint, self.max_shells);
+            let mut shells = self.lock();
+            self.running.count_shells(shells.server.shells(), 0);
+            *shells = Shells::none(self.session.endpoint, self.max_shells);
         }
         up
-    }
-
-    /// How many shells are open.
-    pub(crate) fn shells(&self) -> usize {
-        self.lock().server.shells()
     }
 
     /// Answers a SOAP envelope, or does with it what was asked to go wrong.
@@ -89,8 +86,10 @@ impl PowerShell {
 
     fn handle(self: &Arc<Self>, body: &[u8]) -> Result<Handled, Cut> {
         let mut shells = self.lock();
+        let before = shells.server.shells();
         shells.close_idle();
         let handled = shells.server.handle(body);
+        self.running.count_shells(before, shells.server.shells());
         if let Handled::Wait(waiting) = &handled {
             shells.use_now(waiting.shell);
         }

@@ -41,7 +41,6 @@ pub struct Lab {
     organization_id: String,
     control: SocketAddr,
     servers: Vec<LabServer>,
-    endpoints: Vec<Arc<PowerShell>>,
     ca_pem: String,
     pub(crate) way: Way,
     tasks: Tasks,
@@ -99,7 +98,7 @@ impl Lab {
             require_channel_binding: options.require_channel_binding,
         };
         let clock = Clock::new(real, start, options.scale);
-        let running = Arc::new(Running::new(clock, world, admission));
+        let running = Arc::new(Running::new(clock, world, admission, options.latency));
         let tasks = Tasks::default();
         let mut opening = Opening {
             running: running.clone(),
@@ -108,7 +107,6 @@ impl Lab {
             listen: options.listen,
             next_port: options.base_port,
             max_shells: options.max_shells,
-            endpoints: Vec::new(),
         };
         let control = Arc::new(Control { running: running.clone() });
         let control = listen(opening.address()?, Transport::Plain, control, &tasks).await?;
@@ -117,8 +115,8 @@ impl Lab {
             servers.push(opening.open(server).await?);
         }
         tasks.spawn(pulse(running.clone()));
-        let (endpoints, ca_pem) = (opening.endpoints, opening.authority.pem().to_owned());
-        Ok(Self { running, organization_id, control, servers, endpoints, ca_pem, way, tasks })
+        let ca_pem = opening.authority.pem().to_owned();
+        Ok(Self { running, organization_id, control, servers, ca_pem, way, tasks })
     }
 
     /// The short name of the organization.
@@ -199,7 +197,13 @@ impl Lab {
     /// How many shells are open, at all endpoints together.
     #[must_use]
     pub fn shells(&self) -> usize {
-        self.endpoints.iter().map(|endpoint| endpoint.shells()).sum()
+        self.running.shells().open
+    }
+
+    /// The most that were open at a time.
+    #[must_use]
+    pub fn most_shells(&self) -> usize {
+        self.running.shells().most
     }
 
     /// Writes `rekey.toml`, the password and the authority's certificate into a folder.
@@ -229,8 +233,6 @@ struct Opening {
     listen: IpAddr,
     next_port: Option<u16>,
     max_shells: usize,
-    /// Those that are open so far.
-    endpoints: Vec<Arc<PowerShell>>,
 }
 
 impl Opening {
@@ -256,9 +258,7 @@ impl Opening {
         };
         let session = Session { server, endpoint, user: self.running.admission.username.clone() };
         let endpoint = PowerShell::new(self.running.clone(), session, self.max_shells, self.tasks.clone());
-        let endpoint = Arc::new(endpoint);
-        self.endpoints.push(endpoint.clone());
-        Arc::new(Site { running: self.running.clone(), server, endpoint, kind })
+        Arc::new(Site { running: self.running.clone(), server, endpoint: Arc::new(endpoint), kind })
     }
 
     fn address(&mut self) -> anyhow::Result<SocketAddr> {

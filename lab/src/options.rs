@@ -3,6 +3,7 @@
 use std::{
     net::{IpAddr, Ipv4Addr},
     path::PathBuf,
+    time::Duration,
 };
 
 use chrono::{DateTime, Utc};
@@ -26,6 +27,8 @@ pub struct Options {
     /// The first of the ports to listen on, so that a lab that is started again is found again: one for the control API,
     /// then four for every server. Free ports if none.
     pub base_port: Option<u16>,
+    /// How long every request is on its way to a server.
+    pub latency: Duration,
     /// Shells that may be open at an endpoint at a time; Exchange allows 18 to an account.
     pub max_shells: usize,
     /// The account that may do everything.
@@ -75,6 +78,7 @@ impl Default for Options {
             start: None,
             listen: Ipv4Addr::LOCALHOST.into(),
             base_port: None,
+            latency: Duration::ZERO,
             max_shells: 18,
             username: "rekey@contoso.example".to_owned(),
             password: None,

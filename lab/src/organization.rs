@@ -22,6 +22,8 @@ pub struct Organization {
     pub servicelet: Servicelet,
     /// The rules in force.
     pub rules: Rules,
+    /// Whether the trust probe looks. It compares every server with every other after every change.
+    pub trust_probe: bool,
 }
 
 impl Organization {
@@ -50,6 +52,7 @@ impl Organization {
             replication_lag: TimeDelta::minutes(15),
             servicelet: Servicelet::SiteOnly,
             rules: Rules::all(),
+            trust_probe: true,
         }
     }
 }

@@ -1,6 +1,9 @@
 //! What all connections of a lab share: the world, the clock that drives it, and who may come in.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::watch;
@@ -14,11 +17,24 @@ pub(crate) struct Running {
     /// Changes with every fault, so that whoever waits for an answer looks again whether the server is still there.
     faults: watch::Sender<u64>,
     pub(crate) admission: Admission,
+    /// How long every request is on its way.
+    pub(crate) latency: Duration,
+    shells: Mutex<Shells>,
+}
+
+/// Shells of all endpoints together.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Shells {
+    /// Those that are open.
+    pub(crate) open: usize,
+    /// The most that were open at a time.
+    pub(crate) most: usize,
 }
 
 impl Running {
-    pub(crate) fn new(clock: Clock, world: World, admission: Admission) -> Self {
-        Self { inner: Mutex::new((clock, world)), faults: watch::Sender::new(0), admission }
+    pub(crate) fn new(clock: Clock, world: World, admission: Admission, latency: Duration) -> Self {
+        let (inner, shells) = (Mutex::new((clock, world)), Mutex::default());
+        Self { inner, faults: watch::Sender::new(0), admission, latency, shells }
     }
 
     /// The world as it is by now.
@@ -59,6 +75,17 @@ impl Running {
 
     pub(crate) fn is_up(&self, server: usize) -> bool {
         self.with(|world| world.server(server).is_up())
+    }
+
+    pub(crate) fn shells(&self) -> Shells {
+        *self.shells.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes note that an endpoint has now so many shells.
+    pub(crate) fn count_shells(&self, before: usize, now: usize) {
+        let mut shells = self.shells.lock().unwrap_or_else(PoisonError::into_inner);
+        shells.open = shells.open + now - before;
+        shells.most = shells.most.max(shells.open);
     }
 
     /// A cmdlet that panicked has left the world as it was before or after one of its steps: go on.

@@ -106,6 +106,7 @@ impl Site {
             Ok(body) => body,
             Err(answer) => return Ok(answer),
         };
+        tokio::time::sleep(self.running.latency).await;
         let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
         let token = match self.admit(connection, header(AUTHORIZATION)) {
             Access::Granted(token) => token,

@@ -197,7 +197,9 @@ impl World {
 
     /// The trust probe looks now. To be called after every change.
     pub fn look(&mut self) {
-        self.trust.look(self.now, &self.servers);
+        if self.organization.trust_probe {
+            self.trust.look(self.now, &self.servers);
+        }
     }
 
     /// Writes AuthConfig on a domain controller; it reaches the others and the servicelets in time.

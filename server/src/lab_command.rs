@@ -3,6 +3,7 @@
 use std::{
     net::IpAddr,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::{Context as _, ensure};
@@ -21,6 +22,9 @@ pub(crate) struct LabArgs {
     /// Days that the current Auth certificate is still valid; negative: expired since.
     #[arg(long, value_name = "DAYS", default_value_t = 45, allow_negative_numbers = true)]
     days_left: i64,
+    /// How long every request is on its way, in milliseconds: a data centre far away.
+    #[arg(long, value_name = "MS", default_value_t = 0)]
+    latency_ms: u64,
     /// How the written rekey.toml logs on; all but basic go over plain HTTP, with every message sealed.
     #[arg(long, value_enum, default_value_t = Authentication::Basic)]
     authentication: Authentication,
@@ -76,6 +80,7 @@ pub(crate) async fn run(args: LabArgs) -> anyhow::Result<()> {
         scale: args.scale,
         listen: args.listen,
         days_left: args.days_left,
+        latency: Duration::from_millis(args.latency_ms),
         authentication: args.authentication.into(),
         username: args.username,
         password: args.password_file.as_deref().map(read_password).transpose()?,
