@@ -57,9 +57,7 @@ impl PowerShell {
         let up = self.running.is_up(self.session.server);
         if !up {
             // The shells of a machine that goes down are gone.
-            let mut shells = self.lock();
-            self.running.count_shells(shells.server.shells(), 0);
-            *shells = Shells::none(self.session.endpoint, self.max_shells);
+            self.change(&mut self.lock(), |shells| *shells = Shells::none(self.session.endpoint, self.max_shells));
         }
         up
     }
@@ -86,10 +84,10 @@ impl PowerShell {
 
     fn handle(self: &Arc<Self>, body: &[u8]) -> Result<Handled, Cut> {
         let mut shells = self.lock();
-        let before = shells.server.shells();
-        shells.close_idle();
-        let handled = shells.server.handle(body);
-        self.running.count_shells(before, shells.server.shells());
+        let handled = self.change(&mut shells, |shells| {
+            shells.close_idle();
+            shells.server.handle(body)
+        });
         if let Handled::Wait(waiting) = &handled {
             shells.use_now(waiting.shell);
         }
@@ -145,6 +143,14 @@ impl PowerShell {
                 () = tokio::time::sleep_until(deadline) => return Ok(self.lock().server.time_out(waiting)),
             }
         }
+    }
+
+    /// Does what may open or close shells, and counts those that are open then.
+    fn change<R>(&self, shells: &mut Shells, change: impl FnOnce(&mut Shells) -> R) -> R {
+        let before = shells.server.shells();
+        let result = change(shells);
+        self.running.count_shells(before, shells.server.shells());
+        result
     }
 
     /// A request that panicked has at worst lost its own shell.

@@ -51,7 +51,7 @@ impl PowerShell {
             }
             Disturbance::KillShell => {
                 if let Some(shell) = header.shell {
-                    self.lock().server.close_shell(shell);
+                    self.change(&mut self.lock(), |shells| shells.server.close_shell(shell));
                 }
                 self.process(body).await
             }
