@@ -28,7 +28,7 @@ impl State {
 
     /// The time that renewals live in.
     pub(crate) fn now(&self) -> DateTime<Utc> {
-        self.timeline.at(Utc::now())
+        self.timeline.at(self.db.now())
     }
 
     /// The configured organization of that id.

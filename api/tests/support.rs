@@ -1,8 +1,10 @@
 //! A running service, people with tokens, and a worker's part played by hand.
 
+use std::collections::{BTreeMap, HashSet};
+
 use api::{Claims, Role, State, Tokens};
 use chrono::{DateTime, TimeDelta, TimeZone, Utc};
-use db::{Claimed, ClaimedStep, Db, StepEnd};
+use db::{ClaimedStep, Db, StepEnd, Wanted};
 use domain::{
     Organization, OrganizationId, Outcome, Plan, Policy, RenewalId, Snapshot, Thumbprint, Timeline,
     snapshot::{AuthConfig, Certificate, Key, Server, Store, Version},
@@ -187,12 +189,14 @@ impl Service {
     pub(crate) async fn claim(&self) -> ClaimedStep {
         loop {
             let now = Utc::now();
-            let lease = now + TimeDelta::minutes(5);
-            match self.db.write(async |tx| tx.claim(WORKER, lease, now).await).await.unwrap() {
-                Claimed::Step(step) => return *step,
-                Claimed::Settled => {}
-                Claimed::Idle => panic!("no step is due"),
+            let lease_ends = now + TimeDelta::minutes(5);
+            let (held, bounds) = (HashSet::new(), BTreeMap::new());
+            let wanted = Wanted { worker: WORKER, steps: 1, held: &held, bounds: &bounds, lease_ends, now };
+            let mut claimed = self.db.claim(&wanted).await.unwrap();
+            if let Some(step) = claimed.steps.pop() {
+                return step;
             }
+            assert!(claimed.settled, "no step is due");
         }
     }
 

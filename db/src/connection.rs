@@ -10,19 +10,27 @@ use sqlx::{
 };
 use tokio::sync::Notify;
 
-use crate::{Claimed, Error, Result};
+use uuid::Uuid;
+
+use crate::{Error, Result, clock::Clock, error::is_lost};
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!();
 
 /// A database that all of rekey's state lives in. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Db {
-    pool: Pool,
-    wake: Arc<Notify>,
+    pub(crate) pool: Pool,
+    /// Rung after every write, of this process or of another.
+    pub(crate) wake: Arc<Notify>,
+    /// Rung after every write of this process.
+    pub(crate) written: Arc<Notify>,
+    pub(crate) clock: Arc<Clock>,
+    /// What no other process is called.
+    pub(crate) name: Arc<str>,
 }
 
 #[derive(Clone, Debug)]
-enum Pool {
+pub(crate) enum Pool {
     Postgres(PgPool),
     Sqlite(SqlitePool),
 }
@@ -64,6 +72,10 @@ pub(crate) use on;
 
 /// How often a transaction is tried again when the database asks for it.
 const RETRIES: u32 = 5;
+/// Connections of a process to PostgreSQL.
+const MAX_CONNECTIONS: u32 = 16;
+/// The longest that a transaction may take: a connection that went silent must not hold a worker for ever.
+const LONGEST_TRANSACTION: Duration = Duration::from_secs(30);
 
 impl Db {
     /// Opens `sqlite:<file>` (made when missing) or `postgres://…`. Does not migrate.
@@ -73,7 +85,21 @@ impl Db {
         } else {
             Pool::Sqlite(open_sqlite(url).await?)
         };
-        Ok(Self { pool, wake: Arc::new(Notify::new()) })
+        let db = Self {
+            pool,
+            wake: Arc::new(Notify::new()),
+            written: Arc::new(Notify::new()),
+            clock: Arc::default(),
+            name: Uuid::new_v4().to_string().into(),
+        };
+        db.look_at_clock().await?;
+        Ok(db)
+    }
+
+    /// The time: that of the database where it is shared, else that of this machine.
+    #[must_use]
+    pub fn now(&self) -> DateTime<Utc> {
+        self.clock.now()
     }
 
     /// Brings the schema up to date.
@@ -116,14 +142,18 @@ impl Db {
         &self,
         work: impl AsyncFnOnce(&mut Tx) -> std::result::Result<T, E>,
     ) -> std::result::Result<T, E> {
-        let mut tx = self.begin("BEGIN").await?;
-        let value = work(&mut tx).await?;
-        tx.commit().await?;
-        Ok(value)
+        in_time(async {
+            let mut tx = self.begin("BEGIN").await?;
+            let value = work(&mut tx).await?;
+            tx.commit().await?;
+            Ok(value)
+        })
+        .await
     }
 
-    /// Runs `work` in a transaction that is meant to write, then wakes everybody who waits in this process. Tried again as a whole when the database
-    /// reports a serialization failure, so `work` must do nothing but SQL.
+    /// Runs `work` in a transaction that is meant to write, then wakes everybody who waits. Tried again as a whole when the database reports a
+    /// serialization failure or goes away before the commit, so `work` must do nothing but SQL. When it goes away during the commit nobody knows
+    /// whether it was done: that is an error.
     pub async fn write<T, E>(
         &self,
         work: impl AsyncFnMut(&mut Tx) -> std::result::Result<T, E>,
@@ -132,47 +162,54 @@ impl Db {
         E: From<Error> + AsRetryable,
     {
         let value = self.write_silently(work).await?;
-        self.wake.notify_waiters();
+        self.ring();
         Ok(value)
     }
 
-    /// As [`Db::write`], without waking anybody.
-    async fn write_silently<T, E>(
+    pub(crate) fn ring(&self) {
+        self.wake.notify_waiters();
+        self.written.notify_one();
+    }
+
+    /// As [`Db::write`], without waking anybody: for what nobody waits for.
+    pub async fn write_silently<T, E>(
         &self,
         mut work: impl AsyncFnMut(&mut Tx) -> std::result::Result<T, E>,
     ) -> std::result::Result<T, E>
     where
         E: From<Error> + AsRetryable,
     {
-        let mut tries = 0;
-        loop {
-            match self.write_once(&mut work).await {
-                Err(error) if error.is_retryable() && tries < RETRIES => tries += 1,
-                result => return result,
+        for _ in 0..RETRIES {
+            match in_time(self.write_once(&mut work)).await? {
+                Attempt::Committed(value) => return Ok(value),
+                Attempt::Undone(error) if error.is_retryable() => {}
+                Attempt::Undone(error) => return Err(error),
             }
         }
-    }
-
-    /// Looks for due work as [`Tx::claim`] does. Wakes others only when something was found: two that look would else keep each other awake.
-    pub async fn claim(&self, worker: &str, lease_ends: DateTime<Utc>, now: DateTime<Utc>) -> Result<Claimed> {
-        let claimed = self.write_silently(async |tx| tx.claim(worker, lease_ends, now).await).await?;
-        if !matches!(claimed, Claimed::Idle) {
-            self.wake.notify_waiters();
+        match in_time(self.write_once(&mut work)).await? {
+            Attempt::Committed(value) => Ok(value),
+            Attempt::Undone(error) => Err(error),
         }
-        Ok(claimed)
     }
 
     async fn write_once<T, E: From<Error>>(
         &self,
         work: &mut impl AsyncFnMut(&mut Tx) -> std::result::Result<T, E>,
-    ) -> std::result::Result<T, E> {
+    ) -> std::result::Result<Attempt<T, E>, E> {
         let mut tx = self.begin("BEGIN IMMEDIATE").await?;
-        let value = work(&mut tx).await?;
-        tx.commit().await?;
-        Ok(value)
+        let value = match work(&mut tx).await {
+            Ok(value) => value,
+            Err(error) => return Ok(Attempt::Undone(error)),
+        };
+        match tx.commit().await {
+            Ok(()) => Ok(Attempt::Committed(value)),
+            // The database has said that it did not: a serialization failure, a constraint.
+            Err(error @ Error::Sql(sqlx::Error::Database(_))) if !error.is_lost() => Ok(Attempt::Undone(error.into())),
+            Err(error) => Err(error.into()),
+        }
     }
 
-    /// Resolves after the next write of this process. Ask for it before looking for work, so that no wake-up is missed.
+    /// Resolves after the next write of this process, or of another that is heard of ([`Db::watch`]). Ask for it before looking for work, so that no wake-up is missed.
     pub fn woken(&self) -> impl Future<Output = ()> + Send + use<> {
         self.wake.clone().notified_owned()
     }
@@ -185,12 +222,36 @@ impl Db {
         }
     }
 
-    async fn begin(&self, sqlite_begin: &'static str) -> Result<Tx> {
+    pub(crate) async fn begin(&self, sqlite_begin: &'static str) -> Result<Tx> {
         Ok(match &self.pool {
-            Pool::Postgres(pool) => Tx::Postgres(pool.begin().await?),
+            Pool::Postgres(pool) => Tx::Postgres(begin_postgres(pool).await?),
             Pool::Sqlite(pool) => Tx::Sqlite(pool.begin_with(sqlite_begin).await?),
         })
     }
+}
+
+/// Begins on a connection that is alive: those that a restart of the server has left behind are found out here, not by a question before each use.
+async fn begin_postgres(pool: &PgPool) -> Result<PgTransaction<'static>> {
+    for _ in 0..MAX_CONNECTIONS {
+        match pool.begin().await {
+            Err(error) if is_lost(&error) => {}
+            begun => return Ok(begun?),
+        }
+    }
+    Ok(pool.begin().await?)
+}
+
+/// What a try of a transaction came to, if that is known.
+enum Attempt<T, E> {
+    Committed(T),
+    Undone(E),
+}
+
+/// Gives up on a database that does not answer.
+pub(crate) async fn in_time<T, E: From<Error>>(
+    work: impl Future<Output = std::result::Result<T, E>>,
+) -> std::result::Result<T, E> {
+    tokio::time::timeout(LONGEST_TRANSACTION, work).await.unwrap_or_else(|_| Err(Error::Unanswered.into()))
 }
 
 /// Errors that carry a database error can say whether to try again.
@@ -206,7 +267,7 @@ impl AsRetryable for Error {
 }
 
 impl Tx {
-    async fn commit(self) -> Result<()> {
+    pub(crate) async fn commit(self) -> Result<()> {
         match self {
             Self::Postgres(tx) => tx.commit().await?,
             Self::Sqlite(tx) => tx.commit().await?,
@@ -229,5 +290,10 @@ async fn open_sqlite(url: &str) -> Result<SqlitePool> {
 
 async fn open_postgres(url: &str) -> Result<PgPool> {
     let options = PgConnectOptions::from_str(url)?.application_name("rekey");
-    Ok(PgPoolOptions::new().max_connections(16).acquire_timeout(Duration::from_secs(10)).connect_with(options).await?)
+    let pool = PgPoolOptions::new()
+        .max_connections(MAX_CONNECTIONS)
+        .acquire_timeout(Duration::from_secs(10))
+        .test_before_acquire(false)
+        .connect_with(options);
+    Ok(pool.await?)
 }

@@ -41,6 +41,9 @@ pub enum Error {
     /// The database said no, or nothing.
     #[error("database")]
     Sql(#[from] sqlx::Error),
+    /// The database has not answered for so long that it is given up.
+    #[error("the database does not answer")]
+    Unanswered,
     /// The schema could not be brought up to date.
     #[error("migration")]
     Migrate(#[from] sqlx::migrate::MigrateError),
@@ -53,9 +56,27 @@ impl Error {
         matches!(self, Self::Sql(sqlx::Error::Database(error)) if error.is_unique_violation())
     }
 
-    /// Whether the whole transaction may simply be tried again (serialization failure or deadlock, SQLSTATE 40001 and 40P01).
+    /// Whether a transaction that was not committed may simply be tried again: a serialization failure or deadlock (SQLSTATE 40001 and 40P01), or
+    /// the connection went away in the middle.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Sql(sqlx::Error::Database(error)) if matches!(error.code().as_deref(), Some("40001" | "40P01")))
+        let asked = matches!(self, Self::Sql(sqlx::Error::Database(error)) if matches!(error.code().as_deref(), Some("40001" | "40P01")));
+        asked || self.is_lost()
+    }
+
+    /// Whether the connection to the database is gone.
+    pub(crate) fn is_lost(&self) -> bool {
+        matches!(self, Self::Sql(error) if is_lost(error))
+    }
+}
+
+/// Whether a connection is gone: by its socket, or by what the server said last (SQLSTATE class 08, operator intervention 57P).
+pub(crate) fn is_lost(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_) | sqlx::Error::WorkerCrashed => true,
+        sqlx::Error::Database(error) => {
+            error.code().is_some_and(|code| code.starts_with("08") || code.starts_with("57P"))
+        }
+        _ => false,
     }
 }

@@ -4,6 +4,8 @@
 //! one file per table. Never hold a transaction across network I/O.
 
 mod audit;
+mod claim;
+mod clock;
 mod connection;
 mod decisions;
 mod error;
@@ -15,12 +17,14 @@ mod run;
 mod sealed_keys;
 mod snapshots;
 mod steps;
+mod watch;
 
+pub use claim::{Bounds, Claimed, ClaimedStep, Wanted};
 pub use connection::{AsRetryable, Db, Kind, Tx};
 pub use error::{Error, Result};
 pub use idempotency::{Answer, IdempotencyKey};
 pub use page::Page;
-pub use run::{Claimed, ClaimedStep, LoadedRun};
+pub use run::LoadedRun;
 pub use sealed_keys::SealedKey;
 pub use snapshots::Purpose;
 pub use steps::StepEnd;

@@ -63,6 +63,19 @@ impl Tx {
         row.ok_or(Error::NotFound("renewal"))
     }
 
+    /// As [`Tx::lock_renewal`]; `None` when somebody else has it locked. Waits for nobody.
+    pub(crate) async fn lock_free_renewal(&mut self, id: RenewalId) -> Result<Option<Renewal>> {
+        // SQLite has one writer at a time, and no locks of rows.
+        let free = match self {
+            Self::Postgres(_) => "(SELECT id FROM renewal WHERE id = $1 FOR UPDATE SKIP LOCKED)",
+            Self::Sqlite(_) => "$1",
+        };
+        let sql = sqlx::AssertSqlSafe(format!(
+            "UPDATE renewal SET version = version + 1 WHERE id = {free} RETURNING {COLUMNS}"
+        ));
+        Ok(on!(self, |db| sqlx::query_as(sql).bind(id).fetch_optional(db).await)?)
+    }
+
     /// Stores state, plan digest and wake-up time of a locked renewal.
     pub async fn save_renewal(&mut self, renewal: &Renewal, due_at: Option<DateTime<Utc>>) -> Result<()> {
         on!(self, |db| sqlx::query(
@@ -100,24 +113,19 @@ impl Tx {
             .await)?)
     }
 
-    /// Renewals whose timer has come.
-    pub async fn due_renewals(&mut self, now: DateTime<Utc>) -> Result<Vec<RenewalId>> {
-        Ok(on!(self, |db| sqlx::query_scalar("SELECT id FROM renewal WHERE due_at <= $1 ORDER BY due_at LIMIT 50")
-            .bind(now)
-            .fetch_all(db)
-            .await)?)
-    }
-
-    /// The earliest timer of all renewals and steps: when work is due next if nothing else happens.
-    pub async fn next_due(&mut self) -> Result<Option<DateTime<Utc>>> {
+    /// The earliest timer after `now` of all renewals and steps: when work is due next if nothing else happens.
+    pub async fn next_due(&mut self, now: DateTime<Utc>) -> Result<Option<DateTime<Utc>>> {
         let renewal: Option<DateTime<Utc>> =
-            on!(self, |db| sqlx::query_scalar("SELECT MIN(due_at) FROM renewal WHERE due_at IS NOT NULL")
+            on!(self, |db| sqlx::query_scalar("SELECT MIN(due_at) FROM renewal WHERE due_at > $1")
+                .bind(now)
                 .fetch_one(db)
                 .await)?;
-        let step: Option<DateTime<Utc>> =
-            on!(self, |db| sqlx::query_scalar("SELECT MIN(due_at) FROM step WHERE status IN ('ready', 'running')")
-                .fetch_one(db)
-                .await)?;
+        let step: Option<DateTime<Utc>> = on!(self, |db| sqlx::query_scalar(
+            "SELECT MIN(due_at) FROM step WHERE status IN ('ready', 'running') AND due_at > $1"
+        )
+        .bind(now)
+        .fetch_one(db)
+        .await)?;
         Ok([renewal, step].into_iter().flatten().min())
     }
 }

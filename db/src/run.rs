@@ -12,7 +12,7 @@ use domain::{
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::{Error, Result, StepEnd, Tx};
+use crate::{ClaimedStep, Error, Result, StepEnd, Tx};
 
 /// Everything about a renewal, owned.
 #[derive(Clone, Debug)]
@@ -33,28 +33,6 @@ impl LoadedRun {
     pub fn as_run(&self) -> Run<'_> {
         Run { renewal: &self.renewal, plan: self.plan.as_ref(), steps: &self.steps, decisions: &self.decisions }
     }
-}
-
-/// What a look for due work found.
-#[derive(Debug)]
-pub enum Claimed {
-    /// Nothing is due.
-    Idle,
-    /// Something was due and is settled; look again.
-    Settled,
-    /// A step, leased to the caller.
-    Step(Box<ClaimedStep>),
-}
-
-/// A step that this worker may run: only who holds one can end it.
-#[derive(Clone, Debug)]
-pub struct ClaimedStep {
-    /// The step, with the attempt that fences every write about it.
-    pub step: Step,
-    /// What the worker may do.
-    pub permit: Permit,
-    /// The run as it stood when the step was taken.
-    pub run: LoadedRun,
 }
 
 impl Tx {
@@ -86,44 +64,6 @@ impl Tx {
         self.insert_step(&preflight).await?;
         let detail = json!({ "request": renewal.request });
         self.audit(renewal, NewAudit::new(&renewal.requested_by, "renewal.requested", detail), now).await
-    }
-
-    /// Looks for due work: timers of renewals first, then the step that has been due longest.
-    pub async fn claim(&mut self, worker: &str, lease_ends: DateTime<Utc>, now: DateTime<Utc>) -> Result<Claimed> {
-        let timers = self.due_renewals(now).await?;
-        for id in &timers {
-            self.settle(*id, worker, now).await?;
-        }
-        let Some(due) = self.due_step(now).await? else {
-            return Ok(if timers.is_empty() { Claimed::Idle } else { Claimed::Settled });
-        };
-        let run = self.lock_run(due.renewal_id).await?;
-        let permit = progress::permit(&run.renewal.state, &due);
-        if permit == Permit::Park {
-            self.park_step(&due).await?;
-            self.settle_run(run.renewal.id, worker, now).await?;
-            return Ok(Claimed::Settled);
-        }
-        let Some(step) = self.take_step(&due, lease_ends, now).await? else { return Ok(Claimed::Settled) };
-        self.begin(worker, run, step, permit, now).await
-    }
-
-    async fn begin(
-        &mut self,
-        worker: &str,
-        mut run: LoadedRun,
-        step: Step,
-        permit: Permit,
-        now: DateTime<Utc>,
-    ) -> Result<Claimed> {
-        if run.renewal.state == State::Requested {
-            self.transition(&mut run.renewal, Event::PlanningBegan, worker, now).await?;
-            self.save_renewal(&run.renewal, None).await?;
-        }
-        if step.failures == 0 && step.trouble.is_none() && step.attempt == 1 {
-            self.audit(&run.renewal, NewAudit::new(worker, "step.started", step_detail(&step, json!({}))), now).await?;
-        }
-        Ok(Claimed::Step(Box::new(ClaimedStep { step, permit, run })))
     }
 
     /// Records that a step is about to run a cmdlet that changes something, after checking that it still may: the lease is held, its phase is being
@@ -179,6 +119,22 @@ impl Tx {
             self.audit(&renewal, NewAudit::new(worker, action, step_detail(&claimed.step, detail)), now).await?;
         }
         self.settle_run(renewal.id, worker, now).await
+    }
+
+    /// Gives a step up and makes the old certificate sign again, as the plan says of this step.
+    pub async fn finish_by_rolling_back(
+        &mut self,
+        claimed: &ClaimedStep,
+        worker: &str,
+        trouble: &Trouble,
+        now: DateTime<Utc>,
+    ) -> Result<()> {
+        let renewal = self.lock_renewal(claimed.step.renewal_id).await?;
+        let end = StepEnd::Skipped(Outcome::NotDone { reason: trouble.to_string() });
+        self.end_step(&claimed.step, &end, now).await?;
+        let detail = step_detail(&claimed.step, json!({ "trouble": trouble }));
+        self.audit(&renewal, NewAudit::new(worker, "step.exhausted", detail), now).await?;
+        self.roll_back_locked(renewal, worker, &trouble.message, now).await.map(drop)
     }
 
     /// Ends the preflight with a plan: its steps are laid out, the `execute` gate opens.
@@ -334,6 +290,17 @@ impl Tx {
         now: DateTime<Utc>,
     ) -> Result<Renewal> {
         let renewal = self.lock_expected(id, expected_version).await?;
+        self.roll_back_locked(renewal, by, reason, now).await
+    }
+
+    async fn roll_back_locked(
+        &mut self,
+        renewal: Renewal,
+        by: &str,
+        reason: &str,
+        now: DateTime<Utc>,
+    ) -> Result<Renewal> {
+        let id = renewal.id;
         require_live(&renewal, "rollback")?;
         if renewal.state.phase() == Some(Phase::Undo) {
             return Err(Error::Refused(Trouble::new(
@@ -371,7 +338,7 @@ impl Tx {
     }
 
     /// As [`Tx::settle`], for a renewal that is locked already.
-    async fn settle_run(&mut self, id: RenewalId, actor: &str, now: DateTime<Utc>) -> Result<()> {
+    pub(crate) async fn settle_run(&mut self, id: RenewalId, actor: &str, now: DateTime<Utc>) -> Result<()> {
         loop {
             let mut run = self.load_run(id).await?;
             let Some(advance) = run.as_run().advance(now) else {
@@ -389,7 +356,13 @@ impl Tx {
     }
 
     /// Applies an event and records it. At the end of a run, open steps are given up and its key is destroyed.
-    async fn transition(&mut self, renewal: &mut Renewal, event: Event, actor: &str, now: DateTime<Utc>) -> Result<()> {
+    pub(crate) async fn transition(
+        &mut self,
+        renewal: &mut Renewal,
+        event: Event,
+        actor: &str,
+        now: DateTime<Utc>,
+    ) -> Result<()> {
         let from = renewal.state.status();
         renewal.state = renewal.state.clone().apply(event, now)?;
         renewal.updated_at = now;
@@ -446,7 +419,7 @@ fn told(step: &Step, end: &StepEnd) -> Option<(&'static str, serde_json::Value)>
     })
 }
 
-fn step_detail(step: &Step, mut detail: serde_json::Value) -> serde_json::Value {
+pub(crate) fn step_detail(step: &Step, mut detail: serde_json::Value) -> serde_json::Value {
     if let Some(detail) = detail.as_object_mut() {
         detail.insert("step".to_owned(), json!(step.kind));
         detail.insert("attempt".to_owned(), json!(step.attempt));

@@ -6,7 +6,7 @@ use sqlx::types::Json;
 
 use crate::{Error, Result, Tx, connection::on};
 
-const COLUMNS: &str = "id, renewal_id, ordinal, phase, kind, target, site, status, attempt, failures, due_at, trouble, outcome, started_at, finished_at";
+pub(crate) const COLUMNS: &str = "id, renewal_id, ordinal, phase, kind, target, site, status, attempt, failures, due_at, trouble, outcome, started_at, finished_at";
 
 /// How an attempt at a step ended.
 #[derive(Clone, Debug, PartialEq)]
@@ -97,14 +97,6 @@ impl Tx {
     pub async fn steps(&mut self, renewal: RenewalId) -> Result<Vec<Step>> {
         let sql = sqlx::AssertSqlSafe(format!("SELECT {COLUMNS} FROM step WHERE renewal_id = $1 ORDER BY ordinal"));
         Ok(on!(self, |db| sqlx::query_as(sql).bind(renewal).fetch_all(db).await)?)
-    }
-
-    /// The step that has been due longest: ready, or left behind by a worker whose lease is over.
-    pub(crate) async fn due_step(&mut self, now: DateTime<Utc>) -> Result<Option<Step>> {
-        let sql = sqlx::AssertSqlSafe(format!(
-            "SELECT {COLUMNS} FROM step WHERE status IN ('ready', 'running') AND due_at <= $1 ORDER BY due_at, id LIMIT 1"
-        ));
-        Ok(on!(self, |db| sqlx::query_as(sql).bind(now).fetch_optional(db).await)?)
     }
 
     /// Gives a step to a worker until `lease_ends`; `None` when another worker was faster.

@@ -1,10 +1,12 @@
 //! A database of its own for every test, and the things that are put into it.
 
+use std::collections::{BTreeMap, HashSet};
+
 use chrono::{DateTime, TimeDelta, TimeZone, Utc};
-use db::{Claimed, ClaimedStep, Db};
+use db::{Bounds, Claimed, ClaimedStep, Db, StepEnd, Wanted};
 use domain::{
-    Decision, Gate, Organization, OrganizationId, Plan, Policy, Reason, Renewal, RenewalId, Request, Snapshot, State,
-    Thumbprint,
+    Decision, Gate, Organization, OrganizationId, Outcome, Plan, Policy, Reason, Renewal, RenewalId, Request, Snapshot,
+    State, Thumbprint,
     gate::Verb,
     snapshot::{AuthConfig, Certificate, Key, Server, Store, Version},
 };
@@ -29,7 +31,20 @@ pub(crate) async fn on_both(test: impl AsyncFn(Db)) {
     administer(&server, format!("DROP DATABASE {name}")).await;
 }
 
-async fn administer(server: &str, statement: String) {
+/// Runs a test on a PostgreSQL database, where there is a server; the test gets its URL.
+pub(crate) async fn on_postgres(test: impl AsyncFn(String)) {
+    let Ok(server) = std::env::var("TEST_POSTGRES_URL") else { return };
+    let name = format!("rekey_{}", Uuid::new_v4().simple());
+    administer(&server, format!("CREATE DATABASE {name}")).await;
+    let url = format!("{}/{name}", server.rsplit_once('/').unwrap().0);
+    let db = Db::open(&url).await.unwrap();
+    db.migrate().await.unwrap();
+    db.close().await;
+    test(url).await;
+    administer(&server, format!("DROP DATABASE {name} WITH (FORCE)")).await;
+}
+
+pub(crate) async fn administer(server: &str, statement: String) {
     let mut connection = PgConnection::connect(server).await.unwrap();
     connection.execute(sqlx::AssertSqlSafe(statement)).await.unwrap();
     connection.close().await.unwrap();
@@ -71,6 +86,17 @@ pub(crate) fn renewal(organization: &str) -> Renewal {
         created_at: now(),
         updated_at: now(),
     }
+}
+
+/// An organization with so many servers, in two sites by turns.
+pub(crate) fn snapshot_of(servers: usize) -> Snapshot {
+    let model = snapshot();
+    let server = |number: usize| Server {
+        fqdn: format!("ex{number:02}.contoso.example"),
+        site: if number % 2 == 1 { "Hamburg" } else { "Leipzig" }.to_owned(),
+        ..model.servers[0].clone()
+    };
+    Snapshot { servers: (1..=servers).map(server).collect(), ..model.clone() }
 }
 
 pub(crate) fn snapshot() -> Snapshot {
@@ -132,18 +158,32 @@ pub(crate) async fn raised(db: &Db) -> Renewal {
     new
 }
 
-/// Looks for due work once.
+/// Looks once for a step that is due.
 pub(crate) async fn look(db: &Db, at: DateTime<Utc>) -> Claimed {
-    db.write(async |tx| tx.claim(WORKER, at + TimeDelta::minutes(5), at).await).await.unwrap()
+    look_for(db, 1, &BTreeMap::new(), at).await
+}
+
+/// Looks once for several, in organizations of which there may be so many under way.
+pub(crate) async fn look_for(
+    db: &Db,
+    steps: usize,
+    bounds: &BTreeMap<OrganizationId, Bounds>,
+    at: DateTime<Utc>,
+) -> Claimed {
+    let lease_ends = at + TimeDelta::minutes(5);
+    let wanted = Wanted { worker: WORKER, steps, held: &HashSet::new(), bounds, lease_ends, now: at };
+    db.claim(&wanted).await.unwrap()
 }
 
 /// Takes the step that is due; `None` when nothing is.
 pub(crate) async fn claim(db: &Db, at: DateTime<Utc>) -> Option<ClaimedStep> {
     loop {
-        match look(db, at).await {
-            Claimed::Step(step) => return Some(*step),
-            Claimed::Settled => {}
-            Claimed::Idle => return None,
+        let mut claimed = look(db, at).await;
+        if let Some(step) = claimed.steps.pop() {
+            return Some(step);
+        }
+        if claimed.is_idle() {
+            return None;
         }
     }
 }
@@ -163,4 +203,29 @@ pub(crate) async fn approved(db: &Db) -> (Renewal, Plan) {
     let yes = decision(renewal.id, &plan, Verb::Approve);
     db.write(async |tx| tx.decide(&yes, None, now()).await).await.unwrap();
     (renewal, plan)
+}
+
+/// An organization whose servers are all due to get the certificate. Prepared an hour ago, so that nothing else is in the way.
+pub(crate) async fn distributing(db: &Db, organization: &str, servers: usize) -> Renewal {
+    let past = minutes(-60);
+    let new = renewal(organization);
+    db.write(async |tx| tx.create_renewal(&new, past).await).await.unwrap();
+    let preflight = claim(db, past).await.unwrap();
+    assert_eq!(preflight.step.renewal_id, new.id);
+    let managed = Organization {
+        id: new.organization_id.clone(),
+        name: organization.to_owned(),
+        lab: true,
+        windows: true,
+        policy: Policy::default(),
+    };
+    let plan = domain::planning::plan(&managed, &new.request, &snapshot_of(servers), now()).unwrap();
+    db.write(async |tx| tx.finish_preflight(&preflight, WORKER, &plan, past).await).await.unwrap();
+    let yes = decision(new.id, &plan, Verb::Approve);
+    db.write(async |tx| tx.decide(&yes, None, past).await).await.unwrap();
+    let generate = claim(db, past).await.unwrap();
+    let outcome =
+        Outcome::Generated { thumbprint: thumbprint('B'), not_before: now(), not_after: minutes(1000), adopted: false };
+    db.write(async |tx| tx.finish_step(&generate, WORKER, &StepEnd::Done(outcome.clone()), now()).await).await.unwrap();
+    new
 }

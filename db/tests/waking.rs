@@ -2,7 +2,7 @@
 
 use std::task::{Context, Poll, Waker};
 
-use crate::support::{WORKER, minutes, now, on_both, renewal};
+use crate::support::{look, now, on_both, renewal};
 
 /// Whether a waiter has been woken by now.
 fn is_woken(waiter: std::pin::Pin<&mut impl Future<Output = ()>>) -> bool {
@@ -14,14 +14,14 @@ async fn a_look_that_finds_nothing_wakes_nobody_and_one_that_finds_a_step_does()
     on_both(async |db| {
         let mut idle = Box::pin(db.woken());
         assert!(!is_woken(idle.as_mut()));
-        db.claim(WORKER, minutes(1), now()).await.unwrap();
+        look(&db, now()).await;
         assert!(!is_woken(idle.as_mut()), "two workers that look would keep each other awake");
         let new = renewal("contoso");
         db.write(async |tx| tx.create_renewal(&new, now()).await).await.unwrap();
         assert!(is_woken(idle.as_mut()));
         let mut busy = Box::pin(db.woken());
         assert!(!is_woken(busy.as_mut()));
-        db.claim(WORKER, minutes(1), now()).await.unwrap();
+        look(&db, now()).await;
         assert!(is_woken(busy.as_mut()));
     })
     .await;

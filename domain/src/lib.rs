@@ -13,6 +13,7 @@ pub mod planning;
 pub mod progress;
 pub mod renewal;
 pub mod request;
+pub mod retry;
 pub mod snapshot;
 pub mod step;
 pub mod thumbprint;

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{Digest, Gate, OrganizationId, plan::canonical_json};
+use crate::{Digest, Gate, OrganizationId, Phase, plan::canonical_json, retry::Exhausted};
 
 /// A configured organization, without its endpoints and credentials: those stay with the worker.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize, ToSchema)]
@@ -54,6 +54,12 @@ pub struct Policy {
     /// How many people must approve `clear_previous`; 0 passes the gate on evidence alone.
     #[schema(example = 1)]
     pub clear_previous_quorum: u32,
+    /// What happens when restarts or checks after the publication keep failing: `ask` or `roll_back`.
+    #[schema(example = "ask")]
+    pub after_publish_failure: Exhausted,
+    /// What happens when the old certificate cannot be removed from a server: `ask` or `skip`.
+    #[schema(example = "ask")]
+    pub prune_failure: Exhausted,
 }
 
 impl Default for Policy {
@@ -69,6 +75,8 @@ impl Default for Policy {
             execute_quorum: 1,
             publish_quorum: 1,
             clear_previous_quorum: 1,
+            after_publish_failure: Exhausted::Ask,
+            prune_failure: Exhausted::Ask,
         }
     }
 }
@@ -81,6 +89,16 @@ impl Policy {
             Gate::Execute => self.execute_quorum,
             Gate::Publish => self.publish_quorum,
             Gate::ClearPrevious => self.clear_previous_quorum,
+        }
+    }
+
+    /// What becomes of a step of a phase that was tried again as often as is sensible.
+    #[must_use]
+    pub fn when_exhausted(&self, phase: Phase) -> Exhausted {
+        match phase {
+            Phase::Restart | Phase::Soak => self.after_publish_failure,
+            Phase::Prune => self.prune_failure,
+            _ => Exhausted::Ask,
         }
     }
 
@@ -111,6 +129,14 @@ impl Policy {
         }
         if self.execute_quorum == 0 {
             faults.push("execute_quorum is 0: at least one person approves a change".to_owned());
+        }
+        if self.after_publish_failure == Exhausted::Skip {
+            faults.push("after_publish_failure is skip: use ask or roll_back".to_owned());
+        }
+        if self.prune_failure == Exhausted::RollBack {
+            faults.push(
+                "prune_failure is roll_back: the old certificate is given up by then, use ask or skip".to_owned(),
+            );
         }
         if self.approval_hours == 0 {
             faults.push("approval_hours is 0: use at least 1".to_owned());

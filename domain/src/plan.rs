@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{Digest, Gate, OrganizationId, Phase, Reason, StepKind, Thumbprint, snapshot::Version};
+use crate::{Digest, Gate, OrganizationId, Phase, Reason, StepKind, Thumbprint, retry::Exhausted, snapshot::Version};
 
 /// The format of plans: a plan of another format cannot be carried out by this version.
 pub const FORMAT: &str = "rekey.plan/1";
@@ -173,6 +173,9 @@ pub struct PlannedStep {
     pub cmdlets: Vec<PlannedCmdlet>,
     /// Whether and how it can be taken back.
     pub reversibility: Reversibility,
+    /// What becomes of it when it was tried again as often as is sensible. `ask` where nothing is said.
+    #[serde(default, skip_serializing_if = "Exhausted::is_ask")]
+    pub when_exhausted: Exhausted,
 }
 
 /// A cmdlet that changes something.

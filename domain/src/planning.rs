@@ -8,6 +8,7 @@ use crate::{
         CertificateSource, EndpointKind, FORMAT, Finding, Observed, PfxAlgorithm, PlannedCmdlet, PlannedGate,
         PlannedServer, PlannedStep, Reversibility,
     },
+    retry::Exhausted,
     snapshot::{AuthConfig, Certificate, Key, Server, Store},
 };
 
@@ -61,6 +62,9 @@ pub fn plan(
     };
     plan.findings = findings(&plan, organization, &participants, auth_config, now);
     plan.steps = steps(&plan, organization);
+    for step in &mut plan.steps {
+        step.when_exhausted = policy.when_exhausted(step.phase);
+    }
     Ok(plan)
 }
 
@@ -304,6 +308,7 @@ fn whole(
         description: description.to_owned(),
         cmdlets,
         reversibility,
+        when_exhausted: Exhausted::Ask,
     }
 }
 

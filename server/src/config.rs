@@ -4,14 +4,16 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::{Context as _, bail, ensure};
+use db::Bounds;
 use domain::{Organization, OrganizationId, Policy};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use worker::{
-    Managed,
+    Managed, Pace,
     connectors::{
         Account, Credentials, Endpoints, Identity, Kerberos, MAX_ENVELOPE_SIZE, MAX_SESSIONS, Pin, Proof, Sessions,
         Trust, WindowsLogon, WindowsProtocol, split_username,
@@ -32,7 +34,8 @@ environment variable, \"file:PATH\" a file; relative paths start at the folder o
                                                      postgres://user@host/name
   token_key = \"file:…\"            REKEY_TOKEN_KEY    32 bytes in hexadecimal that sign tokens; default: a file in data_dir
   seal_key = \"file:…\"             REKEY_SEAL_KEY     32 bytes in hexadecimal that seal new private keys; default: a file in data_dir
-  concurrency = 4                 REKEY_CONCURRENCY  how many steps one worker runs at the same time
+  concurrency = 16                REKEY_CONCURRENCY  how many steps one worker runs at the same time
+  lease_seconds = 45              REKEY_LEASE_SECONDS  how long a worker may be silent before another one takes its steps, 5 to 600
   clock = \"real\"                  REKEY_CLOCK        \"lab\" takes the time of the lab; only if every organization is one
   log = \"info\"                    REKEY_LOG          error, warn, info, debug, or target=level,…
   log_format = \"text\"             REKEY_LOG_FORMAT   \"text\" or \"json\"
@@ -41,6 +44,8 @@ environment variable, \"file:PATH\" a file; relative paths start at the folder o
   id = \"contoso\"                  1 to 63 of a-z, 0-9 and -; stands in URLs
   name = \"Contoso Ltd\"            what people call it; default: the id
   lab = \"http://127.0.0.1:…\"      control address, if it is simulated by `rekey lab`
+  servers_at_once = 8             how many of its servers are worked on at the same time, by all workers together
+  servers_at_once_per_site = 4    … and how many of one Active Directory site; restarts go one by one in each
 
   [organization.exchange]
   urls = [\"https://ex01.contoso.example/PowerShell/\"]
@@ -83,6 +88,8 @@ environment variable, \"file:PATH\" a file; relative paths start at the folder o
   execute_quorum = 1              people who must approve the start
   publish_quorum = 1              … the publication; 0: evidence alone
   clear_previous_quorum = 1       … giving up the old certificate; 0: evidence alone
+  after_publish_failure = \"ask\"   when restarts or checks after publication keep failing; roll_back: the old one signs again
+  prune_failure = \"ask\"           when the old certificate cannot be removed from a server; skip: it stays
 
 Examples:
   rekey config check --config /etc/rekey/rekey.toml
@@ -98,6 +105,7 @@ pub(crate) struct Config {
     pub(crate) token_key: Option<Reference>,
     pub(crate) seal_key: Option<Reference>,
     pub(crate) concurrency: usize,
+    pub(crate) pace: Pace,
     pub(crate) clock: Clock,
     pub(crate) log: String,
     pub(crate) log_format: LogFormat,
@@ -148,6 +156,7 @@ struct File {
     token_key: Option<String>,
     seal_key: Option<String>,
     concurrency: Option<usize>,
+    lease_seconds: Option<u64>,
     clock: Option<Clock>,
     log: Option<String>,
     log_format: Option<LogFormat>,
@@ -161,6 +170,8 @@ struct FileOrganization {
     id: OrganizationId,
     name: Option<String>,
     lab: Option<String>,
+    servers_at_once: Option<usize>,
+    servers_at_once_per_site: Option<usize>,
     exchange: FileExchange,
     windows: Option<FileWindows>,
     #[serde(default)]
@@ -268,6 +279,10 @@ fn with_environment(mut file: File) -> anyhow::Result<File> {
         file.concurrency =
             Some(value.parse().with_context(|| format!("REKEY_CONCURRENCY is `{value}`: use a number"))?);
     }
+    if let Some(value) = set("REKEY_LEASE_SECONDS") {
+        file.lease_seconds =
+            Some(value.parse().with_context(|| format!("REKEY_LEASE_SECONDS is `{value}`: use a number"))?);
+    }
     if let Some(value) = set("REKEY_CLOCK") {
         file.clock = Some(word("REKEY_CLOCK", value)?);
     }
@@ -281,8 +296,10 @@ fn with_environment(mut file: File) -> anyhow::Result<File> {
 fn build(file: File, folder: &Path, path: Option<&Path>) -> anyhow::Result<Config> {
     let listen = file.listen.as_deref().unwrap_or("127.0.0.1:8080");
     let listen = listen.parse().with_context(|| format!("listen is `{listen}`: use ADDRESS:PORT"))?;
-    let concurrency = file.concurrency.unwrap_or(4);
+    let concurrency = file.concurrency.unwrap_or(16);
     ensure!((1..=256).contains(&concurrency), "concurrency is {concurrency}: use 1 to 256");
+    let lease = file.lease_seconds.unwrap_or_else(|| Pace::default().lease.as_secs());
+    ensure!((5..=600).contains(&lease), "lease_seconds is {lease}: use 5 to 600");
     let reference = |text: Option<String>| text.map(|text| Reference::parse(&text, folder)).transpose();
     let organizations: Vec<Configured> = file
         .organization
@@ -304,6 +321,7 @@ fn build(file: File, folder: &Path, path: Option<&Path>) -> anyhow::Result<Confi
         token_key: reference(file.token_key).context("token_key")?,
         seal_key: reference(file.seal_key).context("seal_key")?,
         concurrency,
+        pace: Pace::of(Duration::from_secs(lease)),
         clock: file.clock.unwrap_or_default(),
         log: file.log.unwrap_or_else(|| "info".to_owned()),
         log_format: file.log_format.unwrap_or_default(),
@@ -331,6 +349,7 @@ fn configured(file: FileOrganization, folder: &Path) -> anyhow::Result<Configure
     ensure!((1..=1024).contains(&sessions), "exchange.max_sessions is {sessions}: use 1 to 1024");
     let envelope = file.exchange.max_envelope_kb.unwrap_or(MAX_ENVELOPE_SIZE / 1024);
     ensure!((32..=65_536).contains(&envelope), "exchange.max_envelope_kb is {envelope}: use 32 to 65536");
+    let bounds = bounds(&file)?;
     let trust = trust(&file.exchange, folder)?;
     let logon = Logon {
         authentication: file.exchange.authentication,
@@ -364,7 +383,19 @@ fn configured(file: FileOrganization, folder: &Path) -> anyhow::Result<Configure
         max_envelope_size: envelope * 1024,
         sessions: Sessions::new(sessions),
     };
-    Ok(Configured { managed: Managed { organization, endpoints }, lab: file.lab })
+    Ok(Configured { managed: Managed { organization, endpoints, bounds }, lab: file.lab })
+}
+
+fn bounds(file: &FileOrganization) -> anyhow::Result<Bounds> {
+    let usual = Bounds::default();
+    let organization = file.servers_at_once.unwrap_or(usual.organization);
+    ensure!((1..=256).contains(&organization), "servers_at_once is {organization}: use 1 to 256");
+    let site = file.servers_at_once_per_site.unwrap_or_else(|| usual.site.min(organization));
+    ensure!(
+        (1..=organization).contains(&site),
+        "servers_at_once_per_site is {site}: use 1 to servers_at_once, which is {organization}"
+    );
+    Ok(Bounds { organization, site })
 }
 
 impl Logon {
@@ -508,6 +539,12 @@ mod tests {
             ("color = \"red\"".to_owned(), "unknown field `color`"),
             ("database = \"mysql://x\"".to_owned(), "neither \"sqlite\" nor a postgres:// URL"),
             ("concurrency = 0".to_owned(), "use 1 to 256"),
+            ("lease_seconds = 1".to_owned(), "use 5 to 600"),
+            (
+                with("id =", "servers_at_once = 2\nservers_at_once_per_site = 3\nid ="),
+                "use 1 to servers_at_once, which is 2",
+            ),
+            (format!("{ORGANIZATION}\n[organization.policy]\nprune_failure = \"roll_back\""), "use ask or skip"),
             (with("contoso\"", "Contoso\""), "is not an organization id"),
             (with("env:PATH", "hunter2"), "by reference"),
             (with("env:PATH", "env:REKEY_NOT_SET_ANYWHERE"), "REKEY_NOT_SET_ANYWHERE is not set"),
@@ -583,8 +620,20 @@ mod tests {
 
     #[test]
     fn every_key_is_in_the_help() {
-        let keys =
-            ["listen", "data_dir", "database", "token_key", "seal_key", "concurrency", "clock", "log", "log_format"];
+        let keys = [
+            "listen",
+            "data_dir",
+            "database",
+            "token_key",
+            "seal_key",
+            "concurrency",
+            "lease_seconds",
+            "clock",
+            "log",
+            "log_format",
+            "servers_at_once",
+            "servers_at_once_per_site",
+        ];
         let exchange = [
             "urls",
             "authentication",

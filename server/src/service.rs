@@ -10,7 +10,6 @@ use std::{
 
 use anyhow::{Context as _, bail, ensure};
 use api::{State, Tokens};
-use chrono::Utc;
 use db::Db;
 use domain::Timeline;
 use secrecy::ExposeSecret as _;
@@ -51,6 +50,7 @@ impl Service {
         let (db, lock) = open(config, role, timeline).await?;
         let mut service =
             Self { address: None, tasks: TaskTracker::new(), stop: CancellationToken::new(), _lock: lock };
+        service.watch(db.clone());
         if role != Role::Worker {
             service.start_api(config, &db, timeline)?;
         }
@@ -60,6 +60,17 @@ impl Service {
         service.tasks.close();
         info!(role = ?role, "Ready after {} ms", begun.elapsed().as_millis());
         Ok(service)
+    }
+
+    /// Keeps in touch with the database as long as the service runs.
+    fn watch(&self, db: Db) {
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = db.watch() => {}
+                () = stop.cancelled() => {}
+            }
+        });
     }
 
     fn start_api(&mut self, config: &Config, db: &Db, timeline: Timeline) -> anyhow::Result<()> {
@@ -83,7 +94,8 @@ impl Service {
     fn start_worker(&self, config: &Config, db: Db, timeline: Timeline) -> anyhow::Result<()> {
         let seal_key = secrets::key(config.seal_key.as_ref(), &config.data_dir, "seal.key")?;
         let organizations = config.organizations.iter().map(|c| c.managed.clone()).collect();
-        let worker = Worker::new(db, timeline, instance(), Sealer::new(&seal_key), organizations);
+        let mut worker = Worker::new(db, timeline, instance(), Sealer::new(&seal_key), organizations);
+        worker.pace = config.pace;
         self.tasks.spawn(worker::engine::run(Arc::new(worker), config.concurrency, self.stop.clone()));
         Ok(())
     }
@@ -141,7 +153,7 @@ async fn open(config: &Config, role: Role, timeline: Timeline) -> anyhow::Result
             let lock = lock(&config.data_dir)?;
             let db = open_sqlite(&config.data_dir).await?;
             // Nobody else can have a lease: those that are left are of a process that is no more.
-            let now = timeline.at(Utc::now());
+            let now = timeline.at(db.now());
             let left = db.write(async |tx| tx.end_all_leases(now).await).await?;
             if left > 0 {
                 info!("Taking up {left} steps that were under way when the service ended");

@@ -1,124 +1,187 @@
 //! The loop: claim what is due, run it, store how it ended. Normal operation, retry and recovery are this one path.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use db::{Claimed, ClaimedStep, StepEnd};
-use domain::{Step, Timeline, Trouble};
+use db::{Claimed, ClaimedStep, StepEnd, Wanted};
+use domain::{
+    Outcome, Step, StepId, Trouble,
+    retry::{Exhausted, Next},
+};
 use tokio::{
     runtime::Handle,
-    task::{JoinSet, LocalSet},
+    task::{self, JoinSet, LocalSet},
+    time::{Instant, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug_span, error, info, warn};
 
 use crate::{
     Worker,
+    lease::Lease,
     steps::{self, Ended, StepError},
 };
 
-/// How long a worker may be silent before its step is somebody else's, in real time.
-const LEASE: TimeDelta = TimeDelta::seconds(45);
-/// How often a worker says that it is alive, in real time.
-const HEARTBEAT: Duration = Duration::from_secs(10);
 /// The longest that a worker sleeps without looking: the safety net of all wake-ups, in real time.
 const POLL: Duration = Duration::from_secs(1);
 /// How long a worker stays away from a database that fails, in real time.
 const DATABASE_PAUSE: Duration = Duration::from_secs(1);
 /// How long steps that are under way may take to end when the service stops, in real time.
 const DRAIN: Duration = Duration::from_secs(20);
-/// The longest pause between two tries of a step, in real time.
-const LONGEST_BACKOFF: TimeDelta = TimeDelta::seconds(60);
-/// Failures in a row after which a person is asked.
-const PATIENCE: i32 = 8;
-/// The same where trying again rarely helps.
-const LITTLE_PATIENCE: i32 = 2;
 
-/// Runs steps, `concurrency` at a time, until `stop` is cancelled; then lets those under way end.
+/// Runs steps, `concurrency` at a time, until `stop` is cancelled; then lets those under way end. Dropped, it leaves them where they are, as a process
+/// does that is killed.
 ///
 /// All of them share one thread: steps wait for the network, and what computes goes elsewhere. Async closures that borrow cannot be proven to be `Send`
 /// yet (rust-lang/rust#110338), so they must not move between threads.
 pub async fn run(worker: Arc<Worker>, concurrency: usize, stop: CancellationToken) {
     let runtime = Handle::current();
-    let loops = run_loops(worker, concurrency, stop);
-    let thread = tokio::task::spawn_blocking(move || runtime.block_on(LocalSet::new().run_until(loops)));
+    let dropped = CancellationToken::new();
+    let until_dropped = dropped.clone();
+    let _guard = dropped.drop_guard();
+    let thread = task::spawn_blocking(move || {
+        let working = run_crew(worker, concurrency, stop);
+        let working = async {
+            tokio::select! {
+                () = working => {}
+                () = until_dropped.cancelled() => {}
+            }
+        };
+        runtime.block_on(LocalSet::new().run_until(working));
+    });
     if let Err(error) = thread.await {
         error!("The worker has ended: {error}");
     }
 }
 
-async fn run_loops(worker: Arc<Worker>, concurrency: usize, stop: CancellationToken) {
-    let mut loops = JoinSet::new();
-    for _ in 0..concurrency.max(1) {
-        loops.spawn_local(run_loop(worker.clone(), stop.clone()));
-    }
-    while let Some(ended) = tokio::select! {
-        ended = loops.join_next() => ended,
-        () = stop.cancelled() => None,
-    } {
-        // Its step is taken again when its lease ends.
-        if let Err(error) = ended {
-            error!("A step has crashed: {error}");
-            loops.spawn_local(run_loop(worker.clone(), stop.clone()));
-        }
-    }
-    if tokio::time::timeout(DRAIN, async { while loops.join_next().await.is_some() {} }).await.is_err() {
-        warn!("Steps are still under way after {} s; another worker takes them when their leases end", DRAIN.as_secs());
-    }
-    // Steps that did not end leave their sessions behind here.
-    drop(loops);
-    worker.close_sessions().await;
-}
-
-async fn run_loop(worker: Arc<Worker>, stop: CancellationToken) {
+async fn run_crew(worker: Arc<Worker>, concurrency: usize, stop: CancellationToken) {
+    let mut crew = Crew { worker, size: concurrency.max(1), steps: JoinSet::new(), held: HashMap::new() };
     while !stop.is_cancelled() {
         // Order: ask to be woken before looking, so that work arriving in between is not slept through.
-        let woken = worker.db.woken();
-        let pause = match Box::pin(run_one(&worker)).await {
-            Ok(true) => continue,
-            Ok(false) => until_due(&worker).await,
-            Err(error) => {
-                error!(error = &error as &dyn std::error::Error, "The database fails: {error}");
-                DATABASE_PAUSE
-            }
-        };
+        let woken = crew.worker.db.woken();
+        let pause = crew.take_on().await;
         tokio::select! {
-            () = woken => {}
-            () = tokio::time::sleep(pause) => {}
+            () = woken, if crew.has_room() => {}
+            () = tokio::time::sleep(pause), if crew.has_room() => {}
+            () = crew.one_ended() => {}
             () = stop.cancelled() => {}
         }
     }
+    crew.drain().await;
 }
 
-/// Runs one due step to the end of its attempt. Says whether anything was due.
-pub async fn run_one(worker: &Worker) -> Result<bool, db::Error> {
-    let now = worker.now();
-    let lease_ends = now + worker.timeline.stretch(LEASE);
-    match worker.db.claim(&worker.name, lease_ends, now).await? {
-        Claimed::Idle => Ok(false),
-        Claimed::Settled => Ok(true),
-        Claimed::Step(claimed) => {
-            let step = &claimed.step;
-            // What the wire has to tell is told with the step.
-            let span = debug_span!("step", renewal = %step.renewal_id, step = %step.kind, target = step.target);
-            Box::pin(run_step(worker, &claimed).instrument(span)).await.map(|()| true)
+/// The steps that a worker runs.
+struct Crew {
+    worker: Arc<Worker>,
+    /// How many there may be.
+    size: usize,
+    steps: JoinSet<()>,
+    held: HashMap<task::Id, StepId>,
+}
+
+impl Crew {
+    fn has_room(&self) -> bool {
+        self.steps.len() < self.size
+    }
+
+    /// Takes what is due, as much as there is room for. Returns how long nothing can be due.
+    async fn take_on(&mut self) -> Duration {
+        if !self.has_room() {
+            return POLL;
         }
+        let held = self.held.values().copied().collect();
+        let asked = Instant::now();
+        let claimed = match claim(&self.worker, self.size - self.steps.len(), &held).await {
+            Ok(claimed) => claimed,
+            Err(error) => {
+                error!(error = &error as &dyn std::error::Error, "The database fails: {error}");
+                return DATABASE_PAUSE;
+            }
+        };
+        if claimed.is_idle() {
+            return until_due(&self.worker).await;
+        }
+        for step in claimed.steps {
+            let id = step.step.id;
+            let lease = Lease::asked_at(asked, self.worker.pace);
+            let task = self.steps.spawn_local(run_step(self.worker.clone(), step, lease));
+            self.held.insert(task.id(), id);
+        }
+        Duration::ZERO
+    }
+
+    /// Waits until one of the steps has ended, for ever if there is none.
+    async fn one_ended(&mut self) {
+        let id = match self.steps.join_next_with_id().await {
+            None => return std::future::pending().await,
+            Some(Ok((id, ()))) => id,
+            Some(Err(error)) => {
+                // It is taken again when its lease ends.
+                error!("A step has crashed: {error}");
+                error.id()
+            }
+        };
+        self.held.remove(&id);
+    }
+
+    async fn drain(mut self) {
+        let all = async { while self.steps.join_next().await.is_some() {} };
+        if tokio::time::timeout(DRAIN, all).await.is_err() {
+            warn!(
+                "Steps are still under way after {} s; another worker takes them when their leases end",
+                DRAIN.as_secs()
+            );
+        }
+        // Steps that did not end leave their sessions behind here.
+        drop(self.steps);
+        self.worker.close_sessions().await;
     }
 }
 
+async fn claim(worker: &Worker, steps: usize, held: &HashSet<StepId>) -> db::Result<Claimed> {
+    let now = worker.now();
+    let wanted =
+        Wanted { worker: &worker.name, steps, held, bounds: &worker.bounds, lease_ends: lease_ends(worker), now };
+    worker.db.claim(&wanted).await
+}
+
+/// The end of a lease that begins now, in the time that the run lives in.
+fn lease_ends(worker: &Worker) -> DateTime<Utc> {
+    worker.now() + worker.timeline.stretch(TimeDelta::from_std(worker.pace.lease).unwrap_or(TimeDelta::MAX))
+}
+
 async fn until_due(worker: &Worker) -> Duration {
-    let next = worker.db.read(async |tx| tx.next_due().await).await;
+    let now = worker.now();
+    let next = worker.db.read(async |tx| tx.next_due(now).await).await;
     let Ok(Some(at)) = next else { return POLL };
     let span = worker.timeline.shrink((at - worker.now()).max(TimeDelta::zero()));
     span.to_std().unwrap_or(POLL).clamp(Duration::from_millis(1), POLL)
 }
 
-async fn run_step(worker: &Worker, claimed: &ClaimedStep) -> Result<(), db::Error> {
+/// Runs a step to the end of its attempt.
+async fn run_step(worker: Arc<Worker>, claimed: ClaimedStep, lease: Lease) {
+    let step = &claimed.step;
+    // What the wire has to tell is told with the step.
+    let span = debug_span!("step", renewal = %step.renewal_id, step = %step.kind, target = step.target);
+    match Box::pin(attempt(&worker, &claimed, &lease).instrument(span)).await {
+        Ok(()) => {}
+        Err(db::Error::LeaseLost) => {
+            warn!(step = %step.id, "Lost the lease of step {}; another worker has it", step.kind);
+        }
+        Err(error) => error!(error = &error as &dyn std::error::Error, "The database fails: {error}"),
+    }
+}
+
+async fn attempt(worker: &Worker, claimed: &ClaimedStep, lease: &Lease) -> db::Result<()> {
     let ended = tokio::select! {
-        ended = steps::run(worker, claimed) => ended,
-        lost = keep_lease(worker, claimed) => Err(StepError::Database(lost)),
+        ended = steps::run(worker, claimed, lease) => ended,
+        lost = keep_lease(worker, claimed, lease) => Err(StepError::Database(lost)),
     };
-    let stored = match ended {
+    match ended {
         Ok(Ended::Stored) => {
             let step = &claimed.step;
             info!(renewal = %step.renewal_id, step = %step.kind, target = step.target, "Finished {}", place(step));
@@ -128,17 +191,7 @@ async fn run_step(worker: &Worker, claimed: &ClaimedStep) -> Result<(), db::Erro
         Err(StepError::Database(error)) => Err(error),
         Err(StepError::GateClosed(trouble)) => store(worker, claimed, &closed_gate(trouble)).await,
         Err(StepError::Attention(trouble)) => store(worker, claimed, &StepEnd::Attention(trouble)).await,
-        Err(StepError::Retry(trouble)) => {
-            let end = again(claimed, trouble, worker.timeline, worker.now());
-            store(worker, claimed, &end).await
-        }
-    };
-    match stored {
-        Err(db::Error::LeaseLost) => {
-            warn!(step = %claimed.step.id, "Lost the lease of step {}; another worker has it", claimed.step.kind);
-            Ok(())
-        }
-        stored => stored,
+        Err(StepError::Retry(trouble)) => again(worker, claimed, trouble).await,
     }
 }
 
@@ -167,14 +220,18 @@ fn place(step: &Step) -> String {
     if step.target.is_empty() { step.kind.to_string() } else { format!("{} on {}", step.kind, step.target) }
 }
 
-/// Keeps the lease until it is lost; resolves only then.
-async fn keep_lease(worker: &Worker, claimed: &ClaimedStep) -> db::Error {
+/// Keeps the lease until it is lost, or could be without anybody saying so; resolves only then.
+async fn keep_lease(worker: &Worker, claimed: &ClaimedStep, lease: &Lease) -> db::Error {
     loop {
-        tokio::time::sleep(HEARTBEAT).await;
-        let lease_ends = worker.now() + worker.timeline.stretch(LEASE);
-        let kept = worker.db.write(async |tx| tx.extend_lease(&claimed.step, lease_ends).await).await;
-        if let Err(error @ db::Error::LeaseLost) = kept {
-            return error;
+        tokio::time::sleep_until(lease.ends().min(Instant::now() + worker.pace.heartbeat)).await;
+        let asked = Instant::now();
+        let until = lease_ends(worker);
+        let extended = worker.db.write_silently(async |tx| tx.extend_lease(&claimed.step, until).await);
+        match timeout_at(lease.ends(), extended).await {
+            Ok(Ok(())) => lease.extend(asked, worker.pace),
+            Ok(Err(error @ db::Error::LeaseLost)) => return error,
+            Ok(Err(_)) | Err(_) if !lease.is_held() => return db::Error::LeaseLost,
+            Ok(Err(_)) | Err(_) => {}
         }
     }
 }
@@ -184,16 +241,40 @@ fn closed_gate(trouble: Trouble) -> StepEnd {
     if trouble.code == "approval_withdrawn" { StepEnd::Attention(trouble) } else { StepEnd::Parked }
 }
 
-/// When a failed step is tried again: 1, 2, 4 … seconds of real time. A server that is down is tried for ever; anything else ends at a person.
-fn again(claimed: &ClaimedStep, trouble: Trouble, timeline: Timeline, now: DateTime<Utc>) -> StepEnd {
-    let failures = claimed.step.failures;
-    if trouble.code != domain::progress::SERVER_UNREACHABLE && failures >= patience(&trouble) {
-        return StepEnd::Attention(trouble);
-    }
-    let backoff = TimeDelta::seconds(1 << failures.clamp(0, 6)).min(LONGEST_BACKOFF);
-    StepEnd::Retry { at: now + timeline.stretch(backoff), trouble }
+/// Lets a failed step be tried again as the policy of its kind says, or do what the plan says when that has no end.
+async fn again(worker: &Worker, claimed: &ClaimedStep, trouble: Trouble) -> db::Result<()> {
+    let step = &claimed.step;
+    let end = match step.kind.retry().next(step.failures, &trouble, spread()) {
+        Next::After(pause) => StepEnd::Retry { at: worker.now() + worker.timeline.stretch(pause), trouble },
+        Next::Exhausted => match when_exhausted(claimed) {
+            Exhausted::Ask => StepEnd::Attention(trouble),
+            Exhausted::Skip => StepEnd::Skipped(Outcome::NotDone { reason: trouble.to_string() }),
+            Exhausted::RollBack => return roll_back(worker, claimed, &trouble).await,
+        },
+    };
+    store(worker, claimed, &end).await
 }
 
-fn patience(trouble: &Trouble) -> i32 {
-    if matches!(trouble.code.as_str(), "cmdlet_failed" | "no_effect") { LITTLE_PATIENCE } else { PATIENCE }
+/// What the approved plan says of a step that was tried often enough.
+fn when_exhausted(claimed: &ClaimedStep) -> Exhausted {
+    let planned = claimed.run.plan.iter().flat_map(|plan| &plan.steps);
+    let planned = planned.filter(|planned| planned.ordinal == claimed.step.ordinal);
+    planned.map(|planned| planned.when_exhausted).next().unwrap_or_default()
+}
+
+async fn roll_back(worker: &Worker, claimed: &ClaimedStep, trouble: &Trouble) -> db::Result<()> {
+    let step = &claimed.step;
+    warn!(renewal = %step.renewal_id, step = %step.kind, target = step.target, "Rolls back, as the plan says: {trouble}");
+    let now = worker.now();
+    worker.db.write(async |tx| tx.finish_by_rolling_back(claimed, &worker.name, trouble, now).await).await
+}
+
+/// 0 to 1, by chance.
+fn spread() -> f64 {
+    let mut byte = [0];
+    // Without chance all pauses are whole ones.
+    if aws_lc_rs::rand::fill(&mut byte).is_err() {
+        return 0.0;
+    }
+    f64::from(byte[0]) / 255.0
 }

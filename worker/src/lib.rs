@@ -8,6 +8,7 @@ pub mod connectors;
 pub mod discovery;
 pub mod engine;
 mod exchange;
+mod lease;
 pub mod pfx;
 pub mod probe;
 pub mod sealing;
@@ -17,9 +18,10 @@ mod windows;
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use db::Db;
+use db::{Bounds, Db};
 use domain::{Organization, OrganizationId, Timeline};
 
+pub use crate::lease::Pace;
 use crate::{connectors::Endpoints, sealing::Sealer};
 
 /// The shortest real time between two looks at something that takes its time.
@@ -32,6 +34,8 @@ pub struct Managed {
     pub organization: Organization,
     /// Its endpoints.
     pub endpoints: Endpoints,
+    /// How much of it may be worked on at a time.
+    pub bounds: Bounds,
 }
 
 /// Everything that steps need.
@@ -45,21 +49,25 @@ pub struct Worker {
     pub name: String,
     /// Seals new keys until every server has them.
     pub sealer: Sealer,
+    /// How long a step is this worker's.
+    pub pace: Pace,
     organizations: BTreeMap<OrganizationId, Managed>,
+    bounds: BTreeMap<OrganizationId, Bounds>,
 }
 
 impl Worker {
     /// A worker for these organizations.
     #[must_use]
     pub fn new(db: Db, timeline: Timeline, name: String, sealer: Sealer, organizations: Vec<Managed>) -> Self {
+        let bounds = organizations.iter().map(|m| (m.organization.id.clone(), m.bounds)).collect();
         let organizations = organizations.into_iter().map(|m| (m.organization.id.clone(), m)).collect();
-        Self { db, timeline, name, sealer, organizations }
+        Self { db, timeline, name, sealer, pace: Pace::default(), organizations, bounds }
     }
 
     /// The time that runs live in.
     #[must_use]
     pub fn now(&self) -> DateTime<Utc> {
-        self.timeline.at(Utc::now())
+        self.timeline.at(self.db.now())
     }
 
     /// When something that takes its time is looked at again: after `span`, but not faster than is sensible in real time.

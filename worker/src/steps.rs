@@ -24,7 +24,7 @@ use domain::{StepKind, Trouble};
 
 pub(crate) use context::Context;
 
-use crate::{Worker, connectors::WireError, exchange::CommandError};
+use crate::{Worker, connectors::WireError, exchange::CommandError, lease::Lease};
 
 /// How an attempt at a step ended.
 #[derive(Debug)]
@@ -60,8 +60,8 @@ impl From<db::Error> for StepError {
 pub(crate) type Result<T> = std::result::Result<T, StepError>;
 
 /// Runs one attempt of a step.
-pub(crate) async fn run(worker: &Worker, claimed: &ClaimedStep) -> Result<Ended> {
-    let context = Context::new(worker, claimed)?;
+pub(crate) async fn run(worker: &Worker, claimed: &ClaimedStep, lease: &Lease) -> Result<Ended> {
+    let context = Context::new(worker, claimed, lease)?;
     match claimed.step.kind {
         StepKind::Preflight => preflight::run(&context).await,
         StepKind::Generate => generate::run(&context).await,

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use chrono::Utc;
-use db::{Db, LoadedRun};
+use db::{Bounds, Db, LoadedRun};
 use domain::{
     Decision, Gate, Organization, OrganizationId, Policy, Reason, Renewal, RenewalId, Request, State, Step, StepKind,
     StepStatus, Timeline, audit::AuditEntry, gate::Verb, progress::Facts,
@@ -71,6 +71,7 @@ impl World {
                 policy: setting.policy,
             },
             endpoints: endpoints(&lab, &password, &ca),
+            bounds: Bounds::default(),
         };
         let worker = Worker::new(db.clone(), timeline, "worker:test".to_owned(), Sealer::new(&[7; 32]), vec![managed]);
         let stop = CancellationToken::new();

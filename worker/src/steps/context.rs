@@ -13,6 +13,7 @@ use crate::{
     Managed, Worker,
     connectors::{Answer, Endpoint, Session},
     discovery, exchange,
+    lease::Lease,
 };
 
 /// How long a command may be under way, in real time.
@@ -23,10 +24,11 @@ pub(crate) struct Context<'a> {
     pub(super) worker: &'a Worker,
     pub(super) claimed: &'a ClaimedStep,
     pub(super) managed: &'a Managed,
+    lease: &'a Lease,
 }
 
 impl<'a> Context<'a> {
-    pub(super) fn new(worker: &'a Worker, claimed: &'a ClaimedStep) -> Result<Self> {
+    pub(super) fn new(worker: &'a Worker, claimed: &'a ClaimedStep, lease: &'a Lease) -> Result<Self> {
         let organization = &claimed.run.renewal.organization_id;
         let managed = worker.managed(organization).ok_or_else(|| {
             StepError::Retry(Trouble::new(
@@ -35,7 +37,7 @@ impl<'a> Context<'a> {
                 "Configure it again, or cancel the renewal",
             ))
         })?;
-        Ok(Self { worker, claimed, managed })
+        Ok(Self { worker, claimed, managed, lease })
     }
 
     pub(super) fn step(&self) -> &Step {
@@ -136,6 +138,10 @@ impl<'a> Context<'a> {
         let intent = json!({ "cmdlet": line });
         let (claimed, name) = (self.claimed, self.worker.name.as_str());
         self.worker.db.write(async |tx| tx.intend(claimed, name, intent.clone(), self.now()).await).await?;
+        // Between the record and the wire a process can stand still for as long as it likes.
+        if !self.lease.is_held() {
+            return Err(StepError::Database(db::Error::LeaseLost));
+        }
         let answered = session.invoke(command).await;
         match answered {
             Ok(answer) => {
