@@ -3,7 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "clippy.toml allows it in tests; this is for their helpers")]
 
 mod canary;
+mod partition;
 mod probe;
+mod proxy;
 mod readme;
 mod resilience;
 mod roles;

@@ -91,6 +91,17 @@ impl Rekey {
     }
 }
 
+/// Waits until something is so, looking again and again.
+pub(crate) async fn until(what: &str, is_so: impl AsyncFn() -> bool) {
+    let waiting = async {
+        let mut tick = tokio::time::interval(Duration::from_millis(5));
+        while !is_so().await {
+            tick.tick().await;
+        }
+    };
+    assert!(timeout(PATIENCE, waiting).await.is_ok(), "in time: {what}");
+}
+
 /// Waits for a line that contains `sign`, and returns it.
 pub(crate) async fn until_says(from: impl AsyncRead + Unpin, sign: &str) -> String {
     let waiting = async {
@@ -220,5 +231,19 @@ impl Database {
 
     pub(crate) fn url(&self) -> &str {
         &self.url
+    }
+
+    /// Where its server is: host:port.
+    pub(crate) fn place(&self) -> String {
+        let url = reqwest::Url::parse(&self.url).unwrap();
+        format!("{}:{}", url.host_str().unwrap(), url.port().unwrap_or(5432))
+    }
+
+    /// The same database, reached at a port of this machine.
+    pub(crate) fn url_at(&self, port: u16) -> String {
+        let mut url = reqwest::Url::parse(&self.url).unwrap();
+        url.set_host(Some("127.0.0.1")).unwrap();
+        url.set_port(Some(port)).unwrap();
+        url.into()
     }
 }

@@ -77,6 +77,9 @@ const MAX_CONNECTIONS: u32 = 16;
 /// The longest that a transaction may take: a connection that went silent must not hold a worker for ever.
 const LONGEST_TRANSACTION: Duration = Duration::from_secs(30);
 
+/// A process that is cut off in the middle of a transaction must not keep its locks: the server ends what stands still.
+const ABANDONED_TRANSACTIONS: &str = "SET idle_in_transaction_session_timeout = '5s'";
+
 impl Db {
     /// Opens `sqlite:<file>` (made when missing) or `postgres://…`. Does not migrate.
     pub async fn open(url: &str) -> Result<Self> {
@@ -294,6 +297,12 @@ async fn open_postgres(url: &str) -> Result<PgPool> {
         .max_connections(MAX_CONNECTIONS)
         .acquire_timeout(Duration::from_secs(10))
         .test_before_acquire(false)
+        .after_connect(|connection, _| {
+            Box::pin(async move {
+                sqlx::query(ABANDONED_TRANSACTIONS).execute(connection).await?;
+                Ok(())
+            })
+        })
         .connect_with(options);
     Ok(pool.await?)
 }

@@ -70,12 +70,13 @@ impl Error {
     }
 }
 
-/// Whether a connection is gone: by its socket, or by what the server said last (SQLSTATE class 08, operator intervention 57P).
+/// Whether a connection is gone: by its socket, or by what the server said last (SQLSTATE class 08, operator intervention 57P, a transaction that
+/// stood still 25P03).
 pub(crate) fn is_lost(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_) | sqlx::Error::WorkerCrashed => true,
         sqlx::Error::Database(error) => {
-            error.code().is_some_and(|code| code.starts_with("08") || code.starts_with("57P"))
+            error.code().is_some_and(|code| code.starts_with("08") || code.starts_with("57P") || code == "25P03")
         }
         _ => false,
     }

@@ -156,6 +156,13 @@ fn run_command(world: &mut World, session: &Session, command: &Command) -> React
             Reaction::Lost
         }
         Some(Interference::NoChange) => Reaction::answer(Vec::new(), PipelineEnd::Completed),
+        Some(Interference::Slow(milliseconds)) => {
+            let mut reaction = answer(Call::new(world, session, command, cmdlet));
+            if let Reaction::Answer(answer) = &mut reaction {
+                answer.lasts += Duration::from_millis(milliseconds.into());
+            }
+            reaction
+        }
     }
 }
 

@@ -87,6 +87,14 @@ pub enum Fault {
         /// Its build number, e.g. 14393 for Server 2016.
         build: u32,
     },
+    /// A cmdlet is carried out at once, but takes its time to end.
+    Slow {
+        /// Which calls.
+        #[serde(flatten)]
+        calls: Calls,
+        /// How long, in real time.
+        milliseconds: u32,
+    },
     /// WS-Management requests, or their answers, are disturbed on the way.
     Wire {
         /// Which.
@@ -165,6 +173,8 @@ pub enum Interference {
     LoseReply(Stage),
     /// It does nothing.
     NoChange,
+    /// It takes so many milliseconds of real time.
+    Slow(u32),
 }
 
 /// The calls that are interfered with.

@@ -85,7 +85,7 @@ impl Lab {
     /// Starts a lab: everything listens when this returns.
     pub async fn start(options: Options) -> anyhow::Result<Self> {
         anyhow::ensure!(options.scale.is_finite() && options.scale > 0.0, "the scale of time must be more than 0");
-        let real = Utc::now();
+        let real = options.since.unwrap_or_else(Utc::now);
         let start = options.start.unwrap_or(real);
         let organization = options.organization;
         let organization_id = organization.id.clone();

@@ -22,6 +22,8 @@ pub struct Options {
     pub scale: f64,
     /// Virtual time at the beginning; now if none.
     pub start: Option<DateTime<Utc>>,
+    /// The real instant at which it is that time; now if none. Labs that agree in all three have the same time.
+    pub since: Option<DateTime<Utc>>,
     /// The address to listen on.
     pub listen: IpAddr,
     /// The first of the ports to listen on, so that a lab that is started again is found again: one for the control API,
@@ -76,6 +78,7 @@ impl Default for Options {
             days_left: 45,
             scale: 1.0,
             start: None,
+            since: None,
             listen: Ipv4Addr::LOCALHOST.into(),
             base_port: None,
             latency: Duration::ZERO,

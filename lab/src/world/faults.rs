@@ -44,6 +44,7 @@ impl World {
                 let server = self.named(&server)?;
                 self.servers[server].spec.windows_build = build;
             }
+            Fault::Slow { calls, milliseconds } => self.interceptors.add(calls, Interference::Slow(milliseconds)),
             Fault::Wire { requests, disturbance } => {
                 requests.server.as_deref().map(|server| self.named(server)).transpose()?;
                 self.disturbances.add(requests, disturbance);
