@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "clippy.toml allows it in tests; this is for their helpers")]
 
 mod canary;
+mod cluster;
+mod outages;
 mod partition;
 mod probe;
 mod proxy;

@@ -5,30 +5,10 @@ use std::collections::BTreeSet;
 use lab::{Lab, Options, journal::EffectKind};
 use serde_json::json;
 
-use crate::support::{Person, Rekey, people};
+use crate::support::{Dice, Person, Rekey, people};
 
 /// Kills in one run. Each leaves its shells behind in the lab, which knows no better than Exchange when to drop them.
 const KILLS: usize = 12;
-
-/// A small generator whose seed is printed, so that a failing run can be repeated.
-struct Dice(u64);
-
-impl Dice {
-    fn seeded() -> Self {
-        let seed = std::env::var("REKEY_SEED").ok().and_then(|text| text.parse().ok());
-        let seed = seed.unwrap_or_else(|| uuid::Uuid::new_v4().as_u64_pair().0);
-        println!("repeat with REKEY_SEED={seed}");
-        Self(seed | 1)
-    }
-
-    /// 1 to `most`.
-    fn roll(&mut self, most: u64) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % most + 1) as usize
-    }
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_random_moments_a_run_ends_well_and_does_nothing_twice() {

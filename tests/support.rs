@@ -135,6 +135,7 @@ fn read(
 pub(crate) struct Person {
     http: reqwest::Client,
     token: String,
+    key: Option<String>,
 }
 
 /// People with tokens that `rekey token` has minted.
@@ -146,7 +147,7 @@ pub(crate) async fn people<const N: usize>(config: &Path, who: [(&str, &str); N]
         let output = command.output().await.unwrap();
         assert!(output.status.success(), "{output:?}");
         let token = String::from_utf8(output.stdout).unwrap().trim().to_owned();
-        people.push(Person { http: reqwest::Client::builder().no_proxy().build().unwrap(), token });
+        people.push(Person { http: reqwest::Client::builder().no_proxy().build().unwrap(), token, key: None });
     }
     people.try_into().ok().expect("one for each name")
 }
@@ -168,6 +169,11 @@ impl Person {
         body
     }
 
+    /// The same person, whose requests carry this idempotency key.
+    pub(crate) fn with_key(&self, key: &str) -> Self {
+        Self { http: self.http.clone(), token: self.token.clone(), key: Some(key.to_owned()) }
+    }
+
     pub(crate) async fn call(
         &self,
         rekey: &Rekey,
@@ -175,14 +181,29 @@ impl Person {
         path: &str,
         body: Option<&Json>,
     ) -> (StatusCode, Json) {
+        self.try_call(rekey, method, path, body).await.unwrap()
+    }
+
+    /// A call of a process that may be dying.
+    pub(crate) async fn try_call(
+        &self,
+        rekey: &Rekey,
+        method: Method,
+        path: &str,
+        body: Option<&Json>,
+    ) -> reqwest::Result<(StatusCode, Json)> {
         let request = self.http.request(method, format!("{}{path}", rekey.base)).bearer_auth(&self.token);
         let request = request.header(header::ACCEPT, "application/json");
         let request = match body {
             Some(body) => request.json(body),
             None => request,
         };
-        let response = request.send().await.unwrap();
-        (response.status(), response.json().await.unwrap())
+        let request = match &self.key {
+            Some(key) => request.header("idempotency-key", key),
+            None => request,
+        };
+        let response = request.send().await?;
+        Ok((response.status(), response.json().await?))
     }
 
     /// Approves a gate of the plan that the renewal is at.
@@ -211,6 +232,26 @@ impl Person {
             }
         };
         timeout(PATIENCE, approving).await.expect("the renewal ends in time");
+    }
+}
+
+/// A small generator whose seed is printed, so that a failing run can be repeated.
+pub(crate) struct Dice(u64);
+
+impl Dice {
+    pub(crate) fn seeded() -> Self {
+        let seed = std::env::var("REKEY_SEED").ok().and_then(|text| text.parse().ok());
+        let seed = seed.unwrap_or_else(|| uuid::Uuid::new_v4().as_u64_pair().0);
+        println!("repeat with REKEY_SEED={seed}");
+        Self(seed | 1)
+    }
+
+    /// 1 to `most`.
+    pub(crate) fn roll(&mut self, most: u64) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % most + 1) as usize
     }
 }
 
