@@ -146,11 +146,11 @@ impl Db {
     }
 
     async fn take(&self, due: &Due, share: usize, wanted: &Wanted<'_>) -> Result<Taken> {
-        let mut tx = self.begin("BEGIN IMMEDIATE").await?;
+        let mut tx = self.begin_writing().await?;
         let taken = tx.take_of(due, share, wanted).await?;
         // Looking is no change: the version of the renewal stays what it was.
         if !taken.steps.is_empty() || taken.settled {
-            tx.commit().await?;
+            self.commit(tx).await?;
         }
         Ok(taken)
     }

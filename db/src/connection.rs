@@ -9,10 +9,14 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous, SqliteTransaction},
 };
 use tokio::sync::Notify;
-
 use uuid::Uuid;
 
-use crate::{Error, Result, clock::Clock, error::is_lost};
+use crate::{
+    Error, Result,
+    clock::Clock,
+    disturbance::{Disturbance, Fault, Moment},
+    error::is_lost,
+};
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!();
 
@@ -27,6 +31,7 @@ pub struct Db {
     pub(crate) clock: Arc<Clock>,
     /// What no other process is called.
     pub(crate) name: Arc<str>,
+    disturbance: Disturbance,
 }
 
 #[derive(Clone, Debug)]
@@ -94,6 +99,7 @@ impl Db {
             written: Arc::new(Notify::new()),
             clock: Arc::default(),
             name: Uuid::new_v4().to_string().into(),
+            disturbance: Disturbance::default(),
         };
         db.look_at_clock().await?;
         Ok(db)
@@ -129,6 +135,12 @@ impl Db {
             Err(Error::Sql(sqlx::Error::Database(_))) => Ok(false),
             Err(error) => Err(error),
         }
+    }
+
+    /// The same database, whose writing transactions go wrong as `choose` says. For tests.
+    #[must_use]
+    pub fn disturbed(self, choose: impl Fn(Moment) -> Option<Fault> + Send + Sync + 'static) -> Self {
+        Self { disturbance: Disturbance::new(choose), ..self }
     }
 
     /// Which database it is.
@@ -199,12 +211,15 @@ impl Db {
         &self,
         work: &mut impl AsyncFnMut(&mut Tx) -> std::result::Result<T, E>,
     ) -> std::result::Result<Attempt<T, E>, E> {
-        let mut tx = self.begin("BEGIN IMMEDIATE").await?;
+        let mut tx = match self.begin_writing().await {
+            Ok(tx) => tx,
+            Err(error) => return Ok(Attempt::Undone(error.into())),
+        };
         let value = match work(&mut tx).await {
             Ok(value) => value,
             Err(error) => return Ok(Attempt::Undone(error)),
         };
-        match tx.commit().await {
+        match self.commit(tx).await {
             Ok(()) => Ok(Attempt::Committed(value)),
             // The database has said that it did not: a serialization failure, a constraint.
             Err(error @ Error::Sql(sqlx::Error::Database(_))) if !error.is_lost() => Ok(Attempt::Undone(error.into())),
@@ -225,7 +240,20 @@ impl Db {
         }
     }
 
-    pub(crate) async fn begin(&self, sqlite_begin: &'static str) -> Result<Tx> {
+    /// Begins a transaction that writes.
+    pub(crate) async fn begin_writing(&self) -> Result<Tx> {
+        self.disturbance.at(Moment::Begin).await?;
+        self.begin("BEGIN IMMEDIATE").await
+    }
+
+    /// Commits a transaction that has written.
+    pub(crate) async fn commit(&self, tx: Tx) -> Result<()> {
+        self.disturbance.at(Moment::Commit).await?;
+        tx.commit().await?;
+        self.disturbance.at(Moment::Committed).await
+    }
+
+    async fn begin(&self, sqlite_begin: &'static str) -> Result<Tx> {
         Ok(match &self.pool {
             Pool::Postgres(pool) => Tx::Postgres(begin_postgres(pool).await?),
             Pool::Sqlite(pool) => Tx::Sqlite(pool.begin_with(sqlite_begin).await?),
@@ -270,7 +298,7 @@ impl AsRetryable for Error {
 }
 
 impl Tx {
-    pub(crate) async fn commit(self) -> Result<()> {
+    async fn commit(self) -> Result<()> {
         match self {
             Self::Postgres(tx) => tx.commit().await?,
             Self::Sqlite(tx) => tx.commit().await?,

@@ -8,6 +8,7 @@ mod claim;
 mod clock;
 mod connection;
 mod decisions;
+mod disturbance;
 mod error;
 mod idempotency;
 mod page;
@@ -21,6 +22,7 @@ mod watch;
 
 pub use claim::{Bounds, Claimed, ClaimedStep, Wanted};
 pub use connection::{AsRetryable, Db, Kind, Tx};
+pub use disturbance::{Fault, Moment};
 pub use error::{Error, Result};
 pub use idempotency::{Answer, IdempotencyKey};
 pub use page::Page;
