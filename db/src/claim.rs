@@ -17,7 +17,7 @@ use tracing::error;
 
 use crate::{
     Db, LoadedRun, Result, Tx,
-    connection::{Pool, in_time},
+    connection::{Pool, again, in_time},
     run::step_detail,
     steps::Fence,
 };
@@ -100,7 +100,7 @@ struct Due {
 impl Db {
     /// Looks for due work and takes it. Wakes others only when something was found: two that look would else keep each other awake.
     pub async fn claim(&self, wanted: &Wanted<'_>) -> Result<Claimed> {
-        let due = self.due(wanted).await?;
+        let due = again(async || in_time(self.due(wanted)).await).await?;
         let mut claimed = Claimed::default();
         let mut failure = None;
         for (passed, candidate) in due.iter().enumerate() {
@@ -128,13 +128,7 @@ impl Db {
     }
 
     async fn claim_of(&self, due: &Due, share: usize, wanted: &Wanted<'_>) -> Result<Claimed> {
-        let mut tries = 0;
-        let claimed = loop {
-            match in_time(self.take(due, share, wanted)).await {
-                Err(error) if error.is_retryable() && tries < RETRIES => tries += 1,
-                result => break result?,
-            }
-        };
+        let claimed = again(async || in_time(self.take(due, share, wanted)).await).await?;
         if !claimed.is_idle() {
             self.ring();
         }
@@ -160,8 +154,6 @@ impl Db {
         })
     }
 }
-
-const RETRIES: u32 = 3;
 
 /// Renewals with due timers ($1) or steps; those first of which the least is under way, which is what holds a lease that ends between $1 and $2.
 const DUE: &str = "

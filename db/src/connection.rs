@@ -187,18 +187,25 @@ impl Db {
         self.pool.kind()
     }
 
-    /// Runs `work` in a transaction that is meant to read.
-    pub async fn read<T, E: From<Error>>(
+    /// Runs `work` in a transaction that is meant to read. Tried again as a whole like a write.
+    pub async fn read<T, E>(
         &self,
-        work: impl AsyncFnOnce(&mut Tx) -> std::result::Result<T, E>,
+        mut work: impl AsyncFnMut(&mut Tx) -> std::result::Result<T, E>,
+    ) -> std::result::Result<T, E>
+    where
+        E: From<Error> + AsRetryable,
+    {
+        again(async || in_time(self.read_once(&mut work)).await).await
+    }
+
+    async fn read_once<T, E: From<Error>>(
+        &self,
+        work: &mut impl AsyncFnMut(&mut Tx) -> std::result::Result<T, E>,
     ) -> std::result::Result<T, E> {
-        in_time(async {
-            let mut tx = self.begin_reading().await?;
-            let value = work(&mut tx).await?;
-            tx.commit().await?;
-            Ok(value)
-        })
-        .await
+        let mut tx = self.begin_reading().await?;
+        let value = work(&mut tx).await?;
+        tx.commit().await?;
+        Ok(value)
     }
 
     /// Runs `work` in a transaction that is meant to write, then wakes everybody who waits. Tried again as a whole when the database reports a
@@ -318,6 +325,19 @@ async fn begin_postgres(pool: &PgPool) -> Result<PgTransaction<'static>> {
         }
     }
     Ok(pool.begin().await?)
+}
+
+/// Tries something that changes nothing again as long as the database asks for it or goes away, a few times.
+pub(crate) async fn again<T, E: AsRetryable>(
+    mut work: impl AsyncFnMut() -> std::result::Result<T, E>,
+) -> std::result::Result<T, E> {
+    for _ in 0..RETRIES {
+        match work().await {
+            Err(error) if error.is_retryable() => {}
+            result => return result,
+        }
+    }
+    work().await
 }
 
 /// What a try of a transaction came to, if that is known.
