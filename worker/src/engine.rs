@@ -47,8 +47,10 @@ pub async fn run(worker: Arc<Worker>, concurrency: usize, stop: CancellationToke
         let working = run_crew(worker, concurrency, stop);
         let working = async {
             tokio::select! {
-                () = working => {}
+                // Whoever was killed does nothing more.
+                biased;
                 () = until_dropped.cancelled() => {}
+                () = working => {}
             }
         };
         runtime.block_on(LocalSet::new().run_until(working));
