@@ -4,6 +4,7 @@ use std::{
     fs::File,
     path::{Path, PathBuf},
     process::Stdio,
+    sync::Arc,
     time::Duration,
 };
 
@@ -19,30 +20,41 @@ const PATIENCE: Duration = Duration::from_secs(180);
 /// Kernel clock ticks in a second, as `/proc` counts: the same on every Linux that Rust runs on.
 const TICKS: f64 = 100.0;
 
+const CONFIG: &str = "rekey.toml";
+
 /// A running rekey. Ended when dropped.
 #[derive(Debug)]
 pub(crate) struct Rekey {
     child: Child,
-    folder: TempDir,
+    folder: Arc<TempDir>,
     pub(crate) id: u32,
     /// Where its API listens.
     pub(crate) address: String,
 }
 
 impl Rekey {
-    /// Starts a role with this configuration and waits until it is ready. It logs as it does by default, to a file.
+    /// Starts a role with this configuration and waits until it is ready.
     pub(crate) async fn start(
         settings: &Settings,
         role: &str,
         config: &str,
         database: Option<&Database>,
     ) -> anyhow::Result<Self> {
-        let folder = tempfile::tempdir()?;
-        let file = folder.path().join("rekey.toml");
-        std::fs::write(&file, config)?;
+        let folder = Arc::new(tempfile::tempdir()?);
+        std::fs::write(folder.path().join(CONFIG), config)?;
         std::fs::write(folder.path().join("password"), "Passw0rd!")?;
-        let log = folder.path().join("log");
-        let mut command = Self::command(settings, &file, database);
+        Self::start_in(folder, settings, role, database).await
+    }
+
+    /// Starts a role with the `rekey.toml` of a folder. It logs as it does by default, to a file.
+    pub(crate) async fn start_in(
+        folder: Arc<TempDir>,
+        settings: &Settings,
+        role: &str,
+        database: Option<&Database>,
+    ) -> anyhow::Result<Self> {
+        let log = folder.path().join(format!("{role}.log"));
+        let mut command = Self::command(settings, &folder.path().join(CONFIG), database);
         command.arg(role).stdout(File::create(&log)?).stderr(File::options().append(true).open(&log)?);
         let child = command.spawn().with_context(|| format!("cannot start {}", settings.rekey.display()))?;
         let id = child.id().context("it has ended")?;
@@ -70,7 +82,7 @@ impl Rekey {
         database: &Database,
         subject: &str,
     ) -> anyhow::Result<String> {
-        let mut command = Self::command(settings, &self.folder.path().join("rekey.toml"), Some(database));
+        let mut command = Self::command(settings, &self.folder.path().join(CONFIG), Some(database));
         command.args(["token", "--subject", subject]);
         for role in ["requester", "approver", "auditor"] {
             command.args(["--role", role]);

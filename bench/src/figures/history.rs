@@ -69,6 +69,9 @@ pub(crate) async fn measure(settings: &Settings, server: &Server) -> anyhow::Res
     for round in 0..settings.rounds() {
         for (place, (name, path)) in questions.iter().enumerate() {
             let mut latencies = [Spread::default(), Spread::default()];
+            for side in &mut sides {
+                side.connect().await?;
+            }
             for _ in 0..samples {
                 for (side, latencies) in sides.iter_mut().zip(&mut latencies) {
                     latencies.push(side.get(path).await.with_context(|| (*name).to_owned())?);
@@ -149,6 +152,12 @@ impl Side {
             side.claims().await?;
         }
         Ok(side)
+    }
+
+    /// Connects anew: while others were asked, the API may have ended a connection that said nothing.
+    async fn connect(&mut self) -> anyhow::Result<()> {
+        self.connection = Connection::open(&self.rekey.address).await?;
+        self.get("/v1/renewals").await.map(drop)
     }
 
     /// How long an answer takes, in ms.
