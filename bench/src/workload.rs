@@ -285,3 +285,50 @@ fn snapshot(organization: &OrganizationId, servers: usize, now: DateTime<Utc>) -
         hybrid: false,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn on_sqlite(test: impl AsyncFn(Db)) {
+        let folder = tempfile::tempdir().unwrap();
+        let db = Db::open(&format!("sqlite:{}", folder.path().join("rekey.db").display())).await.unwrap();
+        db.migrate().await.unwrap();
+        test(db).await;
+    }
+
+    #[tokio::test]
+    async fn work_is_over_after_as_many_steps_as_are_said() {
+        for work in [Work::FanOut, Work::Chain] {
+            on_sqlite(async |db| {
+                fill_by_functions(&db, work.stage(), 1).await.unwrap();
+                let mut steps = 0;
+                loop {
+                    let claimed = claim(&db, WORKER, 8, &HashSet::new(), &no_bounds(1)).await.unwrap();
+                    if claimed.is_idle() {
+                        break;
+                    }
+                    for step in claimed.steps {
+                        let end = StepEnd::Done(no_op(step.step.kind, work, db.now()));
+                        finish(&db, &step, &end).await.unwrap();
+                        steps += 1;
+                    }
+                }
+                assert_eq!(steps, work.steps(), "{work:?}");
+            })
+            .await;
+        }
+    }
+
+    #[tokio::test]
+    async fn renewals_that_wait_have_nothing_due() {
+        for stage in [Stage::Planned { servers: 2 }, Stage::Soaking { servers: 2 }] {
+            on_sqlite(async |db| {
+                fill_by_functions(&db, stage, 2).await.unwrap();
+                let claimed = claim(&db, WORKER, 8, &HashSet::new(), &BTreeMap::new()).await.unwrap();
+                assert!(claimed.is_idle(), "{stage:?}: {claimed:?}");
+            })
+            .await;
+        }
+    }
+}
