@@ -13,6 +13,7 @@ mod workload;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use tokio::signal::unix::SignalKind;
 
 use crate::{database::Server, report::Table};
 
@@ -91,8 +92,24 @@ fn main() -> anyhow::Result<()> {
     match cli.side {
         Some(Side::Drain(drain)) => runtime.block_on(sides::drain(drain)),
         Some(Side::Wake(wake)) => runtime.block_on(sides::wake(wake)),
-        None => runtime.block_on(measure(&cli.settings)),
+        None => runtime.block_on(async {
+            // What is dropped here ends all that was started.
+            tokio::select! {
+                done = measure(&cli.settings) => done,
+                stopped = stopped() => stopped,
+            }
+        }),
     }
+}
+
+async fn stopped() -> anyhow::Result<()> {
+    let mut terminate = tokio::signal::unix::signal(SignalKind::terminate())?;
+    let mut interrupt = tokio::signal::unix::signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    anyhow::bail!("stopped")
 }
 
 async fn measure(settings: &Settings) -> anyhow::Result<()> {

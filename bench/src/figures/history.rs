@@ -39,7 +39,7 @@ const WARM_UP: usize = 20;
 
 const CLAIMS: [&str; 2] = ["claim, nothing due", "claim, one step due"];
 
-/// What is asked for: its name and its path.
+/// What is asked for: its name and its path. The cursors name the first renewal's followers: after them comes the first page that was ever made.
 fn questions() -> Vec<(&'static str, String)> {
     let first = "01900000-0000-7000-8000-000000000001";
     vec![
@@ -47,8 +47,10 @@ fn questions() -> Vec<(&'static str, String)> {
         ("GET /v1/renewals of an organization", "/v1/renewals?organization_id=o000000001".to_owned()),
         ("GET /v1/renewals in a status", "/v1/renewals?status=cancelled".to_owned()),
         ("GET /v1/renewals in a status that none has", "/v1/renewals?status=paused".to_owned()),
+        ("GET /v1/renewals, the oldest page", "/v1/renewals?cursor=AZAAAAAAcACAAAAAAAAAMw".to_owned()),
         ("GET /v1/renewals/{id}/audit", format!("/v1/renewals/{first}/audit")),
         ("GET /v1/audit", "/v1/audit".to_owned()),
+        ("GET /v1/audit, the oldest page", "/v1/audit?cursor=AZAAAQAAcACAAAAAAAAAcw".to_owned()),
     ]
 }
 
