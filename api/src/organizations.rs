@@ -23,7 +23,7 @@ use crate::{
 #[utoipa::path(tag = "organizations", responses((status = 200, body = List<Organization>)))]
 #[get("/v1/organizations")]
 pub(crate) async fn list_organizations(_: May<Read>, state: Data<State>) -> Json<List<Organization>> {
-    Json(List { items: state.organizations.to_vec() })
+    Json(List { items: state.organizations.values().cloned().collect() })
 }
 
 /// Show a configured organization.

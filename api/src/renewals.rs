@@ -80,7 +80,7 @@ fn check(state: &State, request: &Request) -> Result<(), Problem> {
         .into_iter()
         .map(|(pointer, detail)| FieldError { pointer: pointer.to_owned(), detail })
         .collect();
-    if !state.organizations.iter().any(|o| o.id == request.organization) {
+    if !state.organizations.contains_key(&request.organization) {
         let detail = format!("unknown organization `{}`: GET /v1/organizations lists them", request.organization);
         errors.push(FieldError { pointer: "/organization".to_owned(), detail });
     }

@@ -143,12 +143,13 @@ impl ServiceNowChange {
     }
 
     fn organization(&self, state: &State) -> Result<OrganizationId, Problem> {
-        match (self.inputs.organization.text().or_else(|| self.u_organization.text()), &*state.organizations) {
-            (Some(name), _) => {
-                OrganizationId::parse(name).map_err(|error| wrong("/inputs/organization", &error.to_string()))
-            }
-            (None, [only]) => Ok(only.id.clone()),
-            (None, _) => Err(wrong("/inputs/organization", "more than one organization is configured: name one")),
+        if let Some(name) = self.inputs.organization.text().or_else(|| self.u_organization.text()) {
+            return OrganizationId::parse(name).map_err(|error| wrong("/inputs/organization", &error.to_string()));
+        }
+        let mut configured = state.organizations.keys();
+        match (configured.next(), configured.next()) {
+            (Some(only), None) => Ok(only.clone()),
+            _ => Err(wrong("/inputs/organization", "more than one organization is configured: name one")),
         }
     }
 

@@ -1,6 +1,6 @@
 //! What every handler has at hand.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use chrono::{DateTime, Utc};
 use domain::{Organization, OrganizationId, Timeline};
@@ -13,7 +13,7 @@ use crate::{Problem, Tokens};
 pub struct State {
     pub(crate) db: db::Db,
     pub(crate) tokens: Tokens,
-    pub(crate) organizations: Arc<[Organization]>,
+    pub(crate) organizations: Arc<BTreeMap<OrganizationId, Organization>>,
     pub(crate) timeline: Timeline,
     /// Ends event streams when the service stops.
     pub(crate) shutdown: CancellationToken,
@@ -23,7 +23,8 @@ impl State {
     /// Serves these organizations from this database, at the pace of `timeline`.
     #[must_use]
     pub fn new(db: db::Db, organizations: Vec<Organization>, tokens: Tokens, timeline: Timeline) -> Self {
-        Self { db, tokens, organizations: organizations.into(), timeline, shutdown: CancellationToken::new() }
+        let organizations = organizations.into_iter().map(|o| (o.id.clone(), o)).collect();
+        Self { db, tokens, organizations: Arc::new(organizations), timeline, shutdown: CancellationToken::new() }
     }
 
     /// The time that renewals live in.
@@ -33,8 +34,7 @@ impl State {
 
     /// The configured organization of that id.
     pub(crate) fn organization(&self, id: &OrganizationId) -> Result<&Organization, Problem> {
-        let found = self.organizations.iter().find(|o| o.id == *id);
-        found.ok_or_else(|| {
+        self.organizations.get(id).ok_or_else(|| {
             Problem::not_found(format!("There is no organization `{id}`: GET /v1/organizations lists them."))
         })
     }
