@@ -72,9 +72,7 @@ impl Tx {
 
     /// A page of all entries, newest first.
     pub async fn audit_page(&mut self, page: Page) -> Result<Vec<AuditEntry>> {
-        let sql = sqlx::AssertSqlSafe(format!(
-            "SELECT {COLUMNS} FROM audit WHERE ($1 IS NULL OR id < $1) ORDER BY id DESC LIMIT $2"
-        ));
-        Ok(on!(self, |db| sqlx::query_as(sql).bind(page.before).bind(page.limit).fetch_all(db).await)?)
+        let sql = sqlx::AssertSqlSafe(format!("SELECT {COLUMNS} FROM audit WHERE id < $1 ORDER BY id DESC LIMIT $2"));
+        Ok(on!(self, |db| sqlx::query_as(sql).bind(page.end()).bind(page.limit).fetch_all(db).await)?)
     }
 }

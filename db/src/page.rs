@@ -10,3 +10,10 @@ pub struct Page {
     /// At most this many rows.
     pub limit: i64,
 }
+
+impl Page {
+    /// What every row of it is older than: a first page and a later one are one statement.
+    pub(crate) fn end(self) -> Uuid {
+        self.before.unwrap_or(Uuid::max())
+    }
+}

@@ -229,10 +229,12 @@ impl Tx {
 
     /// Ends every lease at once. Only for a process that knows to be the only one: after a crash its own leases are nobody's.
     pub async fn end_all_leases(&mut self, now: DateTime<Utc>) -> Result<u64> {
-        Ok(on!(self, |db| sqlx::query("UPDATE step SET due_at = $1 WHERE status = 'running' AND due_at > $1")
-            .bind(now)
-            .execute(db)
-            .await
-            .map(|done| done.rows_affected()))?)
+        Ok(on!(self, |db| sqlx::query(
+            "UPDATE step SET due_at = $1 WHERE status IN ('ready', 'running') AND status = 'running' AND due_at > $1"
+        )
+        .bind(now)
+        .execute(db)
+        .await
+        .map(|done| done.rows_affected()))?)
     }
 }

@@ -17,31 +17,63 @@ pub(crate) const WORKER: &str = "worker:test";
 
 /// Runs a test on SQLite and, where there is a server, on PostgreSQL.
 pub(crate) async fn on_both(test: impl AsyncFn(Db)) {
+    for database in each_database().await {
+        test(database.db.clone()).await;
+        database.drop().await;
+    }
+}
+
+/// A database that other connections may look into.
+pub(crate) struct Database {
+    pub(crate) db: Db,
+    pub(crate) url: String,
+    /// The PostgreSQL server and the name there.
+    postgres: Option<(String, String)>,
+    _directory: Option<tempfile::TempDir>,
+}
+
+/// A migrated one on SQLite and, where there is a server, one on PostgreSQL.
+pub(crate) async fn each_database() -> Vec<Database> {
+    let mut made = new_databases().await;
+    for database in &mut made {
+        database.db.migrate().await.unwrap();
+    }
+    made
+}
+
+/// As [`each_database`], not migrated.
+pub(crate) async fn new_databases() -> Vec<Database> {
     let directory = tempfile::tempdir().unwrap();
-    let db = Db::open(&format!("sqlite:{}", directory.path().join("rekey.db").display())).await.unwrap();
-    db.migrate().await.unwrap();
-    test(db).await;
-    let Ok(server) = std::env::var("TEST_POSTGRES_URL") else { return };
-    let name = format!("rekey_{}", Uuid::new_v4().simple());
-    administer(&server, format!("CREATE DATABASE {name}")).await;
-    let db = Db::open(&format!("{}/{name}", server.rsplit_once('/').unwrap().0)).await.unwrap();
-    db.migrate().await.unwrap();
-    test(db.clone()).await;
-    db.close().await;
-    administer(&server, format!("DROP DATABASE {name}")).await;
+    let url = format!("sqlite:{}", directory.path().join("rekey.db").display());
+    let db = Db::open(&url).await.unwrap();
+    let mut made = vec![Database { db, url, postgres: None, _directory: Some(directory) }];
+    if let Ok(server) = std::env::var("TEST_POSTGRES_URL") {
+        let name = format!("rekey_{}", Uuid::new_v4().simple());
+        administer(&server, format!("CREATE DATABASE {name}")).await;
+        let url = format!("{}/{name}", server.rsplit_once('/').unwrap().0);
+        let db = Db::open(&url).await.unwrap();
+        made.push(Database { db, url, postgres: Some((server, name)), _directory: None });
+    }
+    made
+}
+
+impl Database {
+    pub(crate) async fn drop(self) {
+        self.db.close().await;
+        if let Some((server, name)) = self.postgres {
+            administer(&server, format!("DROP DATABASE {name} WITH (FORCE)")).await;
+        }
+    }
 }
 
 /// Runs a test on a PostgreSQL database, where there is a server; the test gets its URL.
 pub(crate) async fn on_postgres(test: impl AsyncFn(String)) {
-    let Ok(server) = std::env::var("TEST_POSTGRES_URL") else { return };
-    let name = format!("rekey_{}", Uuid::new_v4().simple());
-    administer(&server, format!("CREATE DATABASE {name}")).await;
-    let url = format!("{}/{name}", server.rsplit_once('/').unwrap().0);
-    let db = Db::open(&url).await.unwrap();
-    db.migrate().await.unwrap();
-    db.close().await;
-    test(url).await;
-    administer(&server, format!("DROP DATABASE {name} WITH (FORCE)")).await;
+    for database in each_database().await {
+        if database.postgres.is_some() {
+            test(database.url.clone()).await;
+        }
+        database.drop().await;
+    }
 }
 
 pub(crate) async fn administer(server: &str, statement: String) {

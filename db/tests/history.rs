@@ -1,0 +1,115 @@
+//! What is over costs nothing: however many renewals and records are kept, no statement that a live one needs reads them all.
+//!
+//! The statements are those that sqlx says it runs while the real functions do their work, each explained by its database afterwards: none can be
+//! forgotten here, and none can change without being looked at. A process of its own, because what sqlx says is heard by everybody in it.
+
+#![expect(clippy::unwrap_used, reason = "clippy.toml allows it in tests; this is for their helpers")]
+
+mod history {
+    pub(crate) mod heard;
+    pub(crate) mod plans;
+}
+#[expect(dead_code, reason = "the other tests use all of it")]
+mod support;
+
+use chrono::TimeDelta;
+use db::{Db, Page, Purpose, StepEnd};
+use domain::{Outcome, Phase, Renewal, RenewalId, Trouble, gate::Verb, progress};
+use uuid::Uuid;
+
+use crate::{
+    history::{heard::heard, plans::Explainer},
+    support::{WORKER, claim, contoso, decision, distributing, minutes, now, plan, raised, renewal, snapshot},
+};
+
+/// How many renewals are over, of each that is a model of it.
+const COPIES: i32 = 1_500;
+
+#[tokio::test]
+async fn no_statement_reads_all_that_is_over_or_sorts_it() {
+    for database in support::each_database().await {
+        let mut explainer = Explainer::open(&database).await;
+        for model in models(&database.db).await {
+            explainer.copy(model, COPIES).await;
+        }
+        let live = distributing(&database.db, "fabrikam", 20).await;
+        explainer.analyze().await;
+        let lists = heard(Box::pin(lists(&database.db, &live))).await;
+        assert!(lists.len() >= 7, "{lists:#?}");
+        for text in lists {
+            explainer.check_list(&text).await;
+        }
+        for text in heard(Box::pin(work(&database.db, &live))).await {
+            explainer.check(&text).await;
+        }
+        explainer.close().await;
+        database.drop().await;
+    }
+}
+
+/// Renewals that ended in different ways, each with all that belongs to one.
+async fn models(db: &Db) -> Vec<RenewalId> {
+    let cancelled = raised(db).await;
+    db.write(async |tx| tx.cancel(cancelled.id, None, "oscar", "no longer needed", now()).await).await.unwrap();
+    let refused = raised(db).await;
+    let preflight = claim(db, now()).await.unwrap();
+    let why = Trouble::new("no_servers", "There are none", "Look for them");
+    db.write(async |tx| tx.refuse_preflight(&preflight, WORKER, &why, now()).await).await.unwrap();
+    let rejected = raised(db).await;
+    let preflight = claim(db, now()).await.unwrap();
+    let plan = plan(&rejected.request);
+    let no = decision(rejected.id, &plan, Verb::Reject);
+    let reject = async |tx: &mut db::Tx| {
+        tx.insert_snapshot(Some(rejected.id), Purpose::Before, &snapshot()).await?;
+        tx.finish_preflight(&preflight, WORKER, &plan, now()).await?;
+        tx.decide(&no, None, now()).await
+    };
+    db.write(reject).await.unwrap();
+    vec![cancelled.id, refused.id, rejected.id]
+}
+
+/// Everything that can be listed, with every set of filters.
+async fn lists(db: &Db, live: &Renewal) {
+    let listing = db.read(async |tx| {
+        for before in [None, Some(Uuid::now_v7())] {
+            let page = Page { before, limit: 50 };
+            for organization in [None, Some(contoso())] {
+                for status in [None, Some("cancelled")] {
+                    tx.renewals(organization.as_ref(), status, page).await?;
+                }
+            }
+            tx.audit_page(page).await?;
+        }
+        tx.audit_of(live.id, 3, 50).await?;
+        tx.latest_snapshot(&contoso()).await?;
+        db::Result::Ok(())
+    });
+    listing.await.unwrap();
+}
+
+/// Everything that happens to a live renewal, and every question about one.
+async fn work(db: &Db, live: &Renewal) {
+    let step = claim(db, now()).await.unwrap();
+    assert_eq!(step.step.phase, Phase::Distribute);
+    let lease_ends = now() + TimeDelta::minutes(5);
+    let down = Trouble::new(progress::SERVER_UNREACHABLE, "It is down", "Start it");
+    let working = async |tx: &mut db::Tx| {
+        tx.intend(&step, WORKER, serde_json::json!({}), now()).await?;
+        tx.extend_lease(&step.step, lease_ends).await?;
+        tx.finish_step(&step, WORKER, &StepEnd::Attention(down.clone()), now()).await?;
+        tx.retry(live.id, None, "oscar", minutes(1)).await?;
+        tx.pause(live.id, None, "oscar", "wait", minutes(1)).await?;
+        tx.resume(live.id, None, "oscar", minutes(1)).await?;
+        tx.next_due(now()).await?;
+        tx.live_renewal(&live.organization_id).await?;
+        tx.snapshot_of(live.id, Purpose::Before).await?;
+        tx.cancel(live.id, None, "oscar", "no longer needed", minutes(2)).await?;
+        tx.create_renewal(&renewal("tailspin"), minutes(3)).await?;
+        tx.end_all_leases(minutes(4)).await
+    };
+    db.write(working).await.unwrap();
+    let next = claim(db, minutes(5)).await.unwrap();
+    let reason = "Not needed".to_owned();
+    let skipped = StepEnd::Skipped(Outcome::NotDone { reason });
+    db.write(async |tx| tx.finish_step(&next, WORKER, &skipped, minutes(5)).await).await.unwrap();
+}

@@ -1,0 +1,178 @@
+//! How a database would run a statement, whatever its parameters are.
+
+use db::Kind;
+use domain::RenewalId;
+use serde_json::Value as Json;
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, Row as _, SqliteConnection};
+
+use crate::support::Database;
+
+/// What grows with every renewal and is kept.
+const HISTORY: [&str; 8] = ["renewal", "plan", "decision", "step", "snapshot", "audit", "audit_stream", "idempotency"];
+
+/// What is kept of a renewal, and its columns in a copy.
+const COPIED: [(&str, &str, &str); 5] = [
+    ("plan", "renewal_id, digest, body, created_at", "r.id, o.digest, o.body, o.created_at"),
+    (
+        "decision",
+        "id, renewal_id, gate, plan_digest, verb, decided_by, reason, decided_at",
+        "{id}, r.id, o.gate, o.plan_digest, o.verb, o.decided_by, o.reason, o.decided_at",
+    ),
+    (
+        "step",
+        "id, renewal_id, ordinal, phase, kind, target, site, status, attempt, failures, outcome",
+        "{id}, r.id, o.ordinal, o.phase, o.kind, o.target, o.site, o.status, o.attempt, o.failures, o.outcome",
+    ),
+    (
+        "snapshot",
+        "id, organization_id, renewal_id, purpose, body, taken_at",
+        "{id}, o.organization_id, r.id, o.purpose, o.body, o.taken_at",
+    ),
+    (
+        "audit",
+        "id, stream, sequence, renewal_id, organization_id, at, actor, action, detail",
+        "{id}, r.id, o.sequence, r.id, o.organization_id, o.at, o.actor, o.action, o.detail",
+    ),
+];
+
+/// A connection of its own to a database whose statements are explained.
+pub(crate) enum Explainer {
+    Postgres(PgConnection),
+    Sqlite(SqliteConnection),
+}
+
+impl Explainer {
+    pub(crate) async fn open(database: &Database) -> Self {
+        match database.db.kind() {
+            Kind::Postgres => {
+                let mut connection = PgConnection::connect(&database.url).await.unwrap();
+                // What a pool's connection comes to after some runs of the same statement.
+                connection.execute("SET plan_cache_mode = force_generic_plan").await.unwrap();
+                Self::Postgres(connection)
+            }
+            Kind::Sqlite => Self::Sqlite(SqliteConnection::connect(&database.url).await.unwrap()),
+        }
+    }
+
+    /// Makes renewals that are over in the same way, with all that belongs to them.
+    pub(crate) async fn copy(&mut self, model: RenewalId, copies: i32) {
+        let (id, literal) = match self {
+            Self::Postgres(_) => ("gen_random_uuid()", format!("'{model}'")),
+            Self::Sqlite(_) => ("randomblob(16)", format!("x'{}'", model.0.simple())),
+        };
+        self.run(format!(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {copies})
+             INSERT INTO renewal (id, organization_id, requested_by, request, state, plan_digest, version, created_at, updated_at)
+             SELECT {id}, 'org' || (i % 20), 'copy of {model}', request, state, plan_digest, version, created_at, updated_at
+             FROM renewal CROSS JOIN n WHERE id = {literal}"
+        ))
+        .await;
+        for (table, columns, values) in COPIED {
+            let values = values.replace("{id}", id);
+            let whose = if table == "audit" { "stream" } else { "renewal_id" };
+            self.run(format!(
+                "INSERT INTO {table} ({columns}) SELECT {values} FROM {table} AS o CROSS JOIN renewal AS r
+                 WHERE o.{whose} = {literal} AND r.requested_by = 'copy of {model}'"
+            ))
+            .await;
+        }
+    }
+
+    /// Lets PostgreSQL know how much there is, as it does by itself. SQLite never looks, in production neither.
+    pub(crate) async fn analyze(&mut self) {
+        if let Self::Postgres(_) = self {
+            self.run("ANALYZE".to_owned()).await;
+        }
+    }
+
+    async fn run(&mut self, sql: String) {
+        let sql = AssertSqlSafe(sql);
+        match self {
+            Self::Postgres(connection) => drop(connection.execute(sql).await.unwrap()),
+            Self::Sqlite(connection) => drop(connection.execute(sql).await.unwrap()),
+        }
+    }
+
+    /// A list reads what it shows: its filters are all in the index, which has its order too.
+    pub(crate) async fn check_list(&mut self, text: &str) {
+        match self {
+            Self::Postgres(connection) => {
+                let nodes = nodes_of(connection, text).await;
+                for node in &nodes {
+                    let indexed = node["Node Type"] == "Limit" || node.get("Index Cond").is_some();
+                    assert!(indexed && node.get("Filter").is_none(), "{text}\n{nodes:#?}");
+                }
+            }
+            Self::Sqlite(connection) => {
+                let lines = lines_of(connection, text).await;
+                let [line] = lines.as_slice() else { panic!("{text}\n{lines:#?}") };
+                let (asked, limit) = text.split_once("ORDER BY").unwrap();
+                assert!(line.starts_with("SEARCH") && limit.contains("LIMIT"), "{text}\n{line}");
+                let filters = asked.matches(['?', '$']).count();
+                assert_eq!(line.matches('?').count(), filters, "{text}\n{line}");
+            }
+        }
+    }
+
+    /// A statement of a live renewal finds its rows by an index.
+    pub(crate) async fn check(&mut self, text: &str) {
+        match self {
+            Self::Postgres(connection) => {
+                let nodes = nodes_of(connection, text).await;
+                for node in &nodes {
+                    let reads = node["Node Type"] != "ModifyTable";
+                    let of_history = node["Relation Name"].as_str().is_some_and(|table| HISTORY.contains(&table));
+                    let found = !(reads && of_history)
+                        || node.get("Index Cond").is_some()
+                        || node.get("Recheck Cond").is_some();
+                    assert!(found, "{text}\n{nodes:#?}");
+                }
+            }
+            Self::Sqlite(connection) => {
+                let lines = lines_of(connection, text).await;
+                let scanned = |line: &String| {
+                    let table = line.strip_prefix("SCAN ").and_then(|rest| rest.split(' ').next());
+                    table.is_some_and(|table| HISTORY.contains(&table))
+                };
+                assert!(!lines.iter().any(scanned), "{text}\n{lines:#?}");
+            }
+        }
+    }
+
+    pub(crate) async fn close(self) {
+        match self {
+            Self::Postgres(connection) => connection.close().await.unwrap(),
+            Self::Sqlite(connection) => connection.close().await.unwrap(),
+        }
+    }
+}
+
+/// The nodes of the plan that PostgreSQL keeps for a statement when it knows no parameter.
+async fn nodes_of(connection: &mut PgConnection, text: &str) -> Vec<Json> {
+    connection.execute(AssertSqlSafe(format!("PREPARE asked AS {text}"))).await.unwrap();
+    let count = "SELECT COALESCE(array_length(parameter_types, 1), 0) FROM pg_prepared_statements WHERE name = 'asked'";
+    let count: i32 = sqlx::query_scalar(count).fetch_one(&mut *connection).await.unwrap();
+    let nulls = vec!["NULL"; usize::try_from(count).unwrap()].join(", ");
+    let arguments = if nulls.is_empty() { nulls } else { format!("({nulls})") };
+    let explain = AssertSqlSafe(format!("EXPLAIN (FORMAT JSON) EXECUTE asked {arguments}"));
+    let row = connection.fetch_one(explain).await.unwrap();
+    connection.execute("DEALLOCATE asked").await.unwrap();
+    let mut nodes = Vec::new();
+    collect(&row.get::<Json, _>(0)[0]["Plan"], &mut nodes);
+    nodes
+}
+
+fn collect(node: &Json, nodes: &mut Vec<Json>) {
+    for below in node["Plans"].as_array().into_iter().flatten() {
+        collect(below, nodes);
+    }
+    let mut node = node.clone();
+    node.as_object_mut().unwrap().remove("Plans");
+    nodes.push(node);
+}
+
+async fn lines_of(connection: &mut SqliteConnection, text: &str) -> Vec<String> {
+    let explain = AssertSqlSafe(format!("EXPLAIN QUERY PLAN {text}"));
+    let rows = connection.fetch_all(explain).await.unwrap();
+    rows.iter().map(|row| row.get::<String, _>("detail")).collect()
+}
