@@ -16,6 +16,7 @@ mod plans;
 mod renewals;
 mod run;
 mod sealed_keys;
+mod skipping;
 mod snapshots;
 mod steps;
 mod watch;

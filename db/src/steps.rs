@@ -158,6 +158,21 @@ impl Tx {
         .map(|done| done.rows_affected()))?)
     }
 
+    /// Gives up a step. A worker that has it hears that it has lost it.
+    pub(crate) async fn skip_step(&mut self, id: StepId, outcome: &Outcome, now: DateTime<Utc>) -> Result<()> {
+        on!(self, |db| sqlx::query(
+            "UPDATE step SET status = 'skipped', due_at = NULL, trouble = NULL, outcome = $2, finished_at = $3
+             WHERE id = $1 AND status IN ('ready', 'running', 'attention')"
+        )
+        .bind(id)
+        .bind(Json(outcome))
+        .bind(now)
+        .execute(db)
+        .await
+        .map(drop))?;
+        Ok(())
+    }
+
     /// Gives up every step that is not over, because the run is.
     pub(crate) async fn skip_open_steps(
         &mut self,

@@ -109,7 +109,6 @@ async fn work(db: &Db, live: &Renewal) {
     };
     db.write(working).await.unwrap();
     let next = claim(db, minutes(5)).await.unwrap();
-    let reason = "Not needed".to_owned();
-    let skipped = StepEnd::Skipped(Outcome::NotDone { reason });
+    let skipped = StepEnd::Skipped(Outcome::not_done("Not needed"));
     db.write(async |tx| tx.finish_step(&next, WORKER, &skipped, minutes(5)).await).await.unwrap();
 }

@@ -97,7 +97,7 @@ impl Play {
             StepKind::Publish => {
                 Outcome::Published { published_at: self.now, by: Publisher::Rekey, domain_controllers: Vec::new() }
             }
-            _ => Outcome::NotDone { reason: String::new() },
+            _ => Outcome::not_done(""),
         });
         (step.status, step.attempt, step.trouble, step.failures) = (StepStatus::Succeeded, 1, None, 0);
         self.settle();

@@ -61,7 +61,7 @@ fn done(thumbprint: &Thumbprint, already_gone: bool) -> Ended {
 }
 
 fn not_done(reason: String) -> Ended {
-    Ended::With(StepEnd::Skipped(Outcome::NotDone { reason }))
+    Ended::With(StepEnd::Skipped(Outcome::not_done(reason)))
 }
 
 fn still_named(thumbprint: &Thumbprint) -> Trouble {
