@@ -1,12 +1,22 @@
 //! Table `step`.
 
 use chrono::{DateTime, Utc};
-use domain::{Outcome, RenewalId, Step, StepId, StepStatus, Trouble};
+use domain::{Outcome, RenewalId, Step, StepId, StepStatus, Trouble, progress::PhaseProgress};
 use sqlx::types::Json;
 
 use crate::{Error, Result, Tx, connection::on};
 
 pub(crate) const COLUMNS: &str = "id, renewal_id, ordinal, phase, kind, target, site, status, attempt, failures, due_at, trouble, outcome, started_at, finished_at";
+
+const PROGRESS: &str = "
+    SELECT phase, COUNT(*) AS total,
+        SUM(CASE WHEN status = 'pending' OR (status = 'ready' AND failures = 0) THEN 1 ELSE 0 END) AS waiting,
+        SUM(CASE WHEN status = 'running' THEN 1 ELSE 0 END) AS running,
+        SUM(CASE WHEN status = 'ready' AND failures > 0 THEN 1 ELSE 0 END) AS retrying,
+        SUM(CASE WHEN status = 'attention' THEN 1 ELSE 0 END) AS attention,
+        SUM(CASE WHEN status = 'succeeded' THEN 1 ELSE 0 END) AS done,
+        SUM(CASE WHEN status = 'skipped' THEN 1 ELSE 0 END) AS skipped
+    FROM step WHERE renewal_id = $1 GROUP BY phase ORDER BY MIN(ordinal)";
 
 /// How an attempt at a step ended.
 #[derive(Clone, Debug, PartialEq)]
@@ -97,6 +107,11 @@ impl Tx {
     pub async fn steps(&mut self, renewal: RenewalId) -> Result<Vec<Step>> {
         let sql = sqlx::AssertSqlSafe(format!("SELECT {COLUMNS} FROM step WHERE renewal_id = $1 ORDER BY ordinal"));
         Ok(on!(self, |db| sqlx::query_as(sql).bind(renewal).fetch_all(db).await)?)
+    }
+
+    /// How far each phase of a renewal is, in order.
+    pub async fn progress(&mut self, renewal: RenewalId) -> Result<Vec<PhaseProgress>> {
+        Ok(on!(self, |db| sqlx::query_as(PROGRESS).bind(renewal).fetch_all(db).await)?)
     }
 
     /// Gives a step to a worker until `lease_ends`; `None` when another worker was faster.

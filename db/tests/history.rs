@@ -100,6 +100,7 @@ async fn work(db: &Db, live: &Renewal) {
         tx.retry(live.id, None, "oscar", minutes(1)).await?;
         tx.pause(live.id, None, "oscar", "wait", minutes(1)).await?;
         tx.resume(live.id, None, "oscar", minutes(1)).await?;
+        tx.progress(live.id).await?;
         tx.next_due(now()).await?;
         tx.live_renewal(&live.organization_id).await?;
         tx.snapshot_of(live.id, Purpose::Before).await?;

@@ -4,6 +4,8 @@
 //! operation, retry and recovery are the same code path.
 
 use chrono::{DateTime, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::{
     Decision, Event, Gate, Outcome, Phase, Plan, Renewal, State, Step, StepId, StepKind, StepStatus, Thumbprint,
@@ -37,6 +39,30 @@ pub struct Advance {
     pub event: Option<Event>,
     /// The steps that become due, and when.
     pub ready: Vec<(StepId, DateTime<Utc>)>,
+}
+
+/// How far the steps of a phase are. Every step is counted in one of the numbers after `total`.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize, ToSchema, sqlx::FromRow)]
+#[schema(example = json!({
+    "phase": "distribute", "total": 500, "waiting": 212, "running": 8, "retrying": 3, "attention": 1, "done": 276, "skipped": 0
+}))]
+pub struct PhaseProgress {
+    /// The phase.
+    pub phase: Phase,
+    /// Steps in all: one for each server, or one for the organization.
+    pub total: i64,
+    /// Whose turn has not come, or that wait for a worker or a time.
+    pub waiting: i64,
+    /// In the hands of a worker.
+    pub running: i64,
+    /// Failed, and tried again by themselves.
+    pub retrying: i64,
+    /// That need a person.
+    pub attention: i64,
+    /// Done, and read back.
+    pub done: i64,
+    /// Not needed, or given up.
+    pub skipped: i64,
 }
 
 /// What the steps that are done have made known.
