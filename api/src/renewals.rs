@@ -6,6 +6,7 @@ use actix_web::{
     post,
     web::{Data, Path},
 };
+use db::{Raise, Raised};
 use domain::{Digest, OrganizationId, Renewal, RenewalId, Request, plan::canonical_json, progress::PhaseProgress};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -13,7 +14,7 @@ use uuid::Uuid;
 
 use crate::{
     Problem, State,
-    caller::{May, Raise, Read},
+    caller::{self, May, Read},
     idempotency::{CallerKey, IdempotencyHeader},
     input::{Body, Params, none_match_names},
     page::{Cursor, Limit, Page},
@@ -35,7 +36,7 @@ use crate::{
 ))]
 #[post("/v1/renewals")]
 pub(crate) async fn create_renewal(
-    caller: May<Raise>,
+    caller: May<caller::Raise>,
     state: Data<State>,
     key: IdempotencyHeader,
     Body(request): Body<Request>,
@@ -54,17 +55,14 @@ pub(crate) async fn raise(
 ) -> Result<HttpResponse, Problem> {
     check(state, &request)?;
     let renewal = requested(state, requested_by, request);
-    let mut outcome = create(state, &renewal, key.as_ref()).await;
-    // Race: on PostgreSQL somebody else was faster, perhaps with the same key. A second look finds their answer, or the renewal that holds the
-    // organization.
-    let overtaken = |error: &db::Error| {
-        error.is_unique_violation() || (key.is_some() && matches!(error, db::Error::OrganizationBusy { .. }))
-    };
-    if outcome.as_ref().is_err_and(overtaken) {
-        outcome = create(state, &renewal, key.as_ref()).await;
-    }
-    match outcome {
-        Ok(Raised::New(body)) => Ok(accepted(renewal.id, StatusCode::ACCEPTED).body(body)),
+    let (id, body) = (renewal.id, serde_json::to_string(&renewal).map_err(db::Error::from)?);
+    let keyed = key.map(|key| {
+        let status = i32::from(StatusCode::ACCEPTED.as_u16());
+        let request_hash = key.request_hash.clone();
+        (key, db::Answer { request_hash, renewal_id: id, status, body: body.clone() })
+    });
+    match state.db.raise(Raise { renewal, keyed }).await {
+        Ok(Raised::New) => Ok(accepted(id, StatusCode::ACCEPTED).body(body)),
         Ok(Raised::Before(answer)) => {
             let status = u16::try_from(answer.status).ok().and_then(|code| StatusCode::from_u16(code).ok());
             let mut response = accepted(answer.renewal_id, status.unwrap_or(StatusCode::ACCEPTED));
@@ -74,37 +72,6 @@ pub(crate) async fn raise(
         Err(error) if error.is_unique_violation() => Err(Problem::request_in_flight()),
         Err(error) => Err(error.into()),
     }
-}
-
-/// What became of a request.
-enum Raised {
-    /// The body of its first answer.
-    New(String),
-    /// It was answered before.
-    Before(db::Answer),
-    /// Its key stands for another request.
-    OtherRequest,
-}
-
-async fn create(state: &State, renewal: &Renewal, key: Option<&db::IdempotencyKey>) -> db::Result<Raised> {
-    let body = serde_json::to_string(renewal)?;
-    let create = async |tx: &mut db::Tx| {
-        if let Some(key) = key
-            && let Some(answer) = tx.answer(key).await?
-        {
-            let same = answer.request_hash == key.request_hash;
-            return Ok(if same { Raised::Before(answer) } else { Raised::OtherRequest });
-        }
-        tx.create_renewal(renewal, renewal.created_at).await?;
-        if let Some(key) = key {
-            let status = i32::from(StatusCode::ACCEPTED.as_u16());
-            let request_hash = key.request_hash.clone();
-            let answer = db::Answer { request_hash, renewal_id: renewal.id, status, body: body.clone() };
-            tx.insert_answer(key, &answer, renewal.created_at).await?;
-        }
-        Ok(Raised::New(body.clone()))
-    };
-    state.db.write(create).await
 }
 
 fn check(state: &State, request: &Request) -> Result<(), Problem> {

@@ -1,21 +1,51 @@
 //! Table `audit`: the one function that writes it, and its readers. Nothing updates or deletes here.
 
+use std::collections::{BTreeMap, HashMap};
+
 use chrono::{DateTime, Utc};
 use domain::{
     OrganizationId, Renewal, RenewalId,
     audit::{AuditEntry, NewAudit},
 };
-use sqlx::types::Json;
+use sqlx::{QueryBuilder, types::Json};
 use uuid::Uuid;
 
-use crate::{Page, Result, Tx, connection::on};
+use crate::{
+    Page, Result, Tx,
+    connection::{ROWS_AT_ONCE, is_usual, on},
+};
 
 const COLUMNS: &str = "id, renewal_id, organization_id, sequence, at, actor, action, detail";
+
+/// An entry that has no number yet.
+struct Unnumbered<'a> {
+    stream: Uuid,
+    renewal: Option<RenewalId>,
+    organization: Option<&'a OrganizationId>,
+    new: NewAudit,
+    at: DateTime<Utc>,
+}
+
+impl<'a> Unnumbered<'a> {
+    fn of(renewal: &'a Renewal, new: NewAudit, at: DateTime<Utc>) -> Self {
+        let organization = Some(&renewal.organization_id);
+        Self { stream: renewal.id.0, renewal: Some(renewal.id), organization, new, at }
+    }
+}
 
 impl Tx {
     /// Records something that belongs to a renewal, in the transaction of the change that it tells of.
     pub async fn audit(&mut self, renewal: &Renewal, new: NewAudit, now: DateTime<Utc>) -> Result<()> {
-        self.append(renewal.id.0, Some(renewal.id), Some(&renewal.organization_id), new, now).await
+        self.append(&[Unnumbered::of(renewal, new, now)]).await
+    }
+
+    /// As [`Tx::audit`], for several things of several renewals, in this order.
+    pub(crate) async fn audit_all<'a>(
+        &mut self,
+        entries: impl IntoIterator<Item = (&'a Renewal, NewAudit, DateTime<Utc>)>,
+    ) -> Result<()> {
+        let entries: Vec<_> = entries.into_iter().map(|(renewal, new, at)| Unnumbered::of(renewal, new, at)).collect();
+        self.append(&entries).await
     }
 
     /// Records something that belongs to no renewal.
@@ -25,41 +55,55 @@ impl Tx {
         new: NewAudit,
         now: DateTime<Utc>,
     ) -> Result<()> {
-        self.append(Uuid::nil(), None, organization, new, now).await
+        self.append(&[Unnumbered { stream: Uuid::nil(), renewal: None, organization, new, at: now }]).await
     }
 
-    async fn append(
-        &mut self,
-        stream: Uuid,
-        renewal: Option<RenewalId>,
-        organization: Option<&OrganizationId>,
-        new: NewAudit,
-        now: DateTime<Utc>,
-    ) -> Result<()> {
-        let sequence: i64 = on!(self, |db| sqlx::query_scalar(
-            "INSERT INTO audit_stream (stream, last_sequence) VALUES ($1, 1)
-             ON CONFLICT (stream) DO UPDATE SET last_sequence = audit_stream.last_sequence + 1 RETURNING last_sequence"
-        )
-        .bind(stream)
-        .fetch_one(db)
-        .await)?;
-        on!(self, |db| sqlx::query(
-            "INSERT INTO audit (id, stream, sequence, renewal_id, organization_id, at, actor, action, detail)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)"
-        )
-        .bind(Uuid::now_v7())
-        .bind(stream)
-        .bind(sequence)
-        .bind(renewal)
-        .bind(organization)
-        .bind(now)
-        .bind(&new.actor)
-        .bind(new.action)
-        .bind(Json(&new.detail))
-        .execute(db)
-        .await
-        .map(drop))?;
+    async fn append(&mut self, entries: &[Unnumbered<'_>]) -> Result<()> {
+        for entries in entries.chunks(ROWS_AT_ONCE) {
+            self.append_some(entries).await?;
+        }
         Ok(())
+    }
+
+    async fn append_some(&mut self, entries: &[Unnumbered<'_>]) -> Result<()> {
+        let mut next = self.number(entries).await?;
+        let mut sequence = |stream| {
+            let next = next.entry(stream).or_default();
+            *next += 1;
+            *next
+        };
+        on!(self, |db| {
+            let mut insert = QueryBuilder::new(
+                "INSERT INTO audit (id, stream, sequence, renewal_id, organization_id, at, actor, action, detail) ",
+            );
+            insert.push_values(entries, |mut row, entry| {
+                row.push_bind(Uuid::now_v7()).push_bind(entry.stream).push_bind(sequence(entry.stream));
+                row.push_bind(entry.renewal).push_bind(entry.organization).push_bind(entry.at);
+                row.push_bind(&entry.new.actor).push_bind(entry.new.action).push_bind(Json(&entry.new.detail));
+            });
+            insert.build().persistent(is_usual(entries.len())).execute(db).await.map(drop)
+        })?;
+        Ok(())
+    }
+
+    /// Takes numbers for these entries. Returns the last one that was taken before, for each stream.
+    async fn number(&mut self, entries: &[Unnumbered<'_>]) -> Result<HashMap<Uuid, i64>> {
+        let mut wanted = BTreeMap::<Uuid, i64>::new();
+        for entry in entries {
+            *wanted.entry(entry.stream).or_default() += 1;
+        }
+        let last: Vec<(Uuid, i64)> = on!(self, |db| {
+            let mut take = QueryBuilder::new("INSERT INTO audit_stream (stream, last_sequence) ");
+            take.push_values(&wanted, |mut row, (stream, count)| {
+                row.push_bind(*stream).push_bind(*count);
+            });
+            take.push(
+                " ON CONFLICT (stream) DO UPDATE SET last_sequence = audit_stream.last_sequence + excluded.last_sequence
+                 RETURNING stream, last_sequence",
+            );
+            take.build_query_as().persistent(is_usual(wanted.len())).fetch_all(db).await
+        })?;
+        Ok(last.into_iter().map(|(stream, last)| (stream, last - wanted[&stream])).collect())
     }
 
     /// The entries of a renewal after a sequence number, oldest first.

@@ -2,7 +2,7 @@
 //! way: an organization with many servers cannot starve the others, and one broken renewal stops nobody else.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -17,8 +17,9 @@ use tracing::error;
 
 use crate::{
     Db, LoadedRun, Result, Tx,
-    connection::{Pool, in_time, on},
+    connection::{Pool, again, in_time},
     run::step_detail,
+    steps::Fence,
 };
 
 /// A worker's look for due work.
@@ -36,6 +37,13 @@ pub struct Wanted<'a> {
     pub lease_ends: DateTime<Utc>,
     /// The time.
     pub now: DateTime<Utc>,
+}
+
+impl Wanted<'_> {
+    /// Whether nobody has the step and its time has come. One in the hands of a worker whose lease is over counts as left.
+    fn is_due(&self, step: &Step) -> bool {
+        step.due_at.is_some_and(|at| at <= self.now) && !self.held.contains(&step.id)
+    }
 }
 
 /// How many steps of an organization may be under way at a time, on all workers together.
@@ -89,17 +97,10 @@ struct Due {
     timer: i64,
 }
 
-/// What was taken of a renewal.
-#[derive(Debug, Default)]
-struct Taken {
-    steps: Vec<(Step, Permit)>,
-    settled: bool,
-}
-
 impl Db {
     /// Looks for due work and takes it. Wakes others only when something was found: two that look would else keep each other awake.
     pub async fn claim(&self, wanted: &Wanted<'_>) -> Result<Claimed> {
-        let due = self.due(wanted).await?;
+        let due = again(async || in_time(self.due(wanted)).await).await?;
         let mut claimed = Claimed::default();
         let mut failure = None;
         for (passed, candidate) in due.iter().enumerate() {
@@ -127,32 +128,21 @@ impl Db {
     }
 
     async fn claim_of(&self, due: &Due, share: usize, wanted: &Wanted<'_>) -> Result<Claimed> {
-        let mut tries = 0;
-        let taken = loop {
-            match in_time(self.take(due, share, wanted)).await {
-                Err(error) if error.is_retryable() && tries < RETRIES => tries += 1,
-                result => break result?,
-            }
-        };
-        if !taken.steps.is_empty() || taken.settled {
+        let claimed = again(async || in_time(self.take(due, share, wanted)).await).await?;
+        if !claimed.is_idle() {
             self.ring();
         }
-        if taken.steps.is_empty() {
-            return Ok(Claimed { steps: Vec::new(), settled: taken.settled });
-        }
-        let run = Arc::new(self.read(async |tx| tx.load_run(due.renewal_id).await).await?);
-        let claimed = taken.steps.into_iter().map(|(step, permit)| ClaimedStep { step, permit, run: run.clone() });
-        Ok(Claimed { steps: claimed.collect(), settled: taken.settled })
+        Ok(claimed)
     }
 
-    async fn take(&self, due: &Due, share: usize, wanted: &Wanted<'_>) -> Result<Taken> {
+    async fn take(&self, due: &Due, share: usize, wanted: &Wanted<'_>) -> Result<Claimed> {
         let mut tx = self.begin_writing().await?;
-        let taken = tx.take_of(due, share, wanted).await?;
+        let claimed = tx.take_of(due, share, wanted).await?;
         // Looking is no change: the version of the renewal stays what it was.
-        if !taken.steps.is_empty() || taken.settled {
+        if !claimed.is_idle() {
             self.commit(tx).await?;
         }
-        Ok(taken)
+        Ok(claimed)
     }
 
     async fn due(&self, wanted: &Wanted<'_>) -> Result<Vec<Due>> {
@@ -164,8 +154,6 @@ impl Db {
         })
     }
 }
-
-const RETRIES: u32 = 3;
 
 /// Renewals with due timers ($1) or steps; those first of which the least is under way, which is what holds a lease that ends between $1 and $2.
 const DUE: &str = "
@@ -180,58 +168,68 @@ const DUE: &str = "
     GROUP BY renewal_id HAVING MIN(since) IS NOT NULL ORDER BY SUM(running), MIN(since), renewal_id LIMIT 50";
 
 impl Tx {
-    async fn take_of(&mut self, due: &Due, share: usize, wanted: &Wanted<'_>) -> Result<Taken> {
-        let Some(mut renewal) = self.lock_free_renewal(due.renewal_id).await? else { return Ok(Taken::default()) };
-        let mut taken = Taken::default();
+    async fn take_of(&mut self, due: &Due, share: usize, wanted: &Wanted<'_>) -> Result<Claimed> {
+        let Some(renewal) = self.lock_free_renewal(due.renewal_id).await? else { return Ok(Claimed::default()) };
+        let mut run = self.complete_run(renewal).await?;
         if due.timer > 0 {
-            self.settle_run(renewal.id, wanted.worker, wanted.now).await?;
-            renewal = self.renewal(renewal.id).await?;
-            taken.settled = true;
+            run = self.settle_loaded(run, wanted.worker, wanted.now).await?;
         }
-        let live = self.live_steps(renewal.id).await?;
-        let due = |step: &&Step| step.due_at.is_some_and(|at| at <= wanted.now) && !wanted.held.contains(&step.id);
-        let mut room = Room::of(&live, &renewal, wanted);
-        for step in live.iter().filter(due) {
-            match progress::permit(&renewal.state, step) {
-                Permit::Park => {
-                    self.park_step(step).await?;
-                    taken.settled = true;
-                }
-                permit if taken.steps.len() < share && room.take(&step.site) => {
-                    if let Some(step) = self.take_step(step, wanted.lease_ends, wanted.now).await? {
-                        self.begin_step(&mut renewal, &step, wanted).await?;
-                        taken.steps.push((step, permit));
-                    }
-                }
-                _ => {}
-            }
+        let Chosen { parked, taken } = choose(&run, share, wanted);
+        let settled = due.timer > 0 || !parked.is_empty();
+        self.park_steps(&parked).await?;
+        let (fences, permits): (Vec<_>, Vec<_>) = taken.into_iter().unzip();
+        let permits: HashMap<StepId, Permit> = fences.iter().map(|fence| fence.id).zip(permits).collect();
+        let steps = self.take_steps(&fences, wanted.lease_ends, wanted.now).await?;
+        if !steps.is_empty() {
+            self.begin_steps(&mut run.renewal, &steps, wanted).await?;
         }
-        if taken.settled {
-            self.settle_run(renewal.id, wanted.worker, wanted.now).await?;
+        if !parked.is_empty() {
+            run = self.settle_run(run.renewal, wanted.worker, wanted.now).await?;
+        } else {
+            run.put_in(&steps);
         }
-        Ok(taken)
+        let run = Arc::new(run);
+        let claimed = steps.into_iter().map(|step| ClaimedStep { permit: permits[&step.id], step, run: run.clone() });
+        Ok(Claimed { steps: claimed.collect(), settled })
     }
 
-    async fn begin_step(&mut self, renewal: &mut Renewal, step: &Step, wanted: &Wanted<'_>) -> Result<()> {
+    async fn begin_steps(&mut self, renewal: &mut Renewal, steps: &[Step], wanted: &Wanted<'_>) -> Result<()> {
         if renewal.state == State::Requested {
             self.transition(renewal, Event::PlanningBegan, wanted.worker, wanted.now).await?;
             self.save_renewal(renewal, None).await?;
         }
-        if step.failures > 0 || step.trouble.is_some() || step.attempt > 1 {
-            return Ok(());
-        }
-        self.audit(renewal, NewAudit::new(wanted.worker, "step.started", step_detail(step, json!({}))), wanted.now)
-            .await
+        let first = |step: &&Step| step.failures == 0 && step.trouble.is_none() && step.attempt == 1;
+        let started = steps.iter().filter(first).map(|step| {
+            let detail = step_detail(step, json!({}));
+            (&*renewal, NewAudit::new(wanted.worker, "step.started", detail), wanted.now)
+        });
+        self.audit_all(started).await
     }
+}
 
-    /// The steps of a renewal that are ready or in the hands of a worker, those first that have been due longest.
-    async fn live_steps(&mut self, renewal: RenewalId) -> Result<Vec<Step>> {
-        let sql = sqlx::AssertSqlSafe(format!(
-            "SELECT {} FROM step WHERE renewal_id = $1 AND status IN ('ready', 'running') ORDER BY due_at, ordinal",
-            crate::steps::COLUMNS
-        ));
-        Ok(on!(self, |db| sqlx::query_as(sql).bind(renewal).fetch_all(db).await)?)
+/// Which steps of a renewal are to be taken, and which to be put back.
+struct Chosen {
+    parked: Vec<Fence>,
+    taken: Vec<(Fence, Permit)>,
+}
+
+/// Chooses at most `share` steps of those that are due, those first that have been due longest.
+fn choose(run: &LoadedRun, share: usize, wanted: &Wanted<'_>) -> Chosen {
+    let live = |step: &&Step| matches!(step.status, StepStatus::Ready | StepStatus::Running);
+    let mut live: Vec<&Step> = run.steps.iter().filter(live).collect();
+    live.sort_by_key(|step| (step.due_at, step.ordinal));
+    let mut room = Room::of(&live, &run.renewal, wanted);
+    let mut chosen = Chosen { parked: Vec::new(), taken: Vec::new() };
+    for step in live.into_iter().filter(|step| wanted.is_due(step)) {
+        match progress::permit(&run.renewal.state, step) {
+            Permit::Park => chosen.parked.push(Fence::of(step)),
+            permit if chosen.taken.len() < share && room.take(&step.site) => {
+                chosen.taken.push((Fence::of(step), permit))
+            }
+            _ => {}
+        }
     }
+    chosen
 }
 
 /// How much more of an organization may be taken.
@@ -242,11 +240,10 @@ struct Room<'a> {
 }
 
 impl<'a> Room<'a> {
-    fn of(live: &'a [Step], renewal: &Renewal, wanted: &Wanted<'_>) -> Self {
+    fn of(live: &[&'a Step], renewal: &Renewal, wanted: &Wanted<'_>) -> Self {
         let bounds = wanted.bounds.get(&renewal.organization_id).copied().unwrap_or_default();
         let mut room = Self { bounds, running: 0, by_site: BTreeMap::new() };
-        let left = |step: &Step| step.due_at.is_some_and(|at| at <= wanted.now) && !wanted.held.contains(&step.id);
-        for step in live.iter().filter(|step| step.status == StepStatus::Running && !left(step)) {
+        for step in live.iter().filter(|step| step.status == StepStatus::Running && !wanted.is_due(step)) {
             room.add(&step.site);
         }
         room

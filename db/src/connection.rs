@@ -8,7 +8,7 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions, PgTransaction},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous, SqliteTransaction},
 };
-use tokio::sync::Notify;
+use tokio::sync::{Mutex, Notify, OwnedMutexGuard};
 use uuid::Uuid;
 
 use crate::{
@@ -16,6 +16,9 @@ use crate::{
     clock::Clock,
     disturbance::{Disturbance, Fault, Moment},
     error::is_lost,
+    finishing::{Finishing, finishing},
+    plans::KnownPlans,
+    raising::{Raising, raising},
 };
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!();
@@ -31,6 +34,11 @@ pub struct Db {
     pub(crate) clock: Arc<Clock>,
     /// What no other process is called.
     pub(crate) name: Arc<str>,
+    /// Who writes to SQLite, which takes one at a time.
+    writing: Arc<Mutex<()>>,
+    known_plans: KnownPlans,
+    pub(crate) finishing: Arc<Finishing>,
+    pub(crate) raising: Arc<Raising>,
     disturbance: Disturbance,
 }
 
@@ -38,6 +46,15 @@ pub struct Db {
 pub(crate) enum Pool {
     Postgres(PgPool),
     Sqlite(SqlitePool),
+}
+
+impl Pool {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Postgres(_) => Kind::Postgres,
+            Self::Sqlite(_) => Kind::Sqlite,
+        }
+    }
 }
 
 /// Which database it is.
@@ -51,22 +68,28 @@ pub enum Kind {
 
 /// A transaction. Its statements are in the files of the tables.
 #[derive(Debug)]
-pub enum Tx {
-    /// On PostgreSQL.
+pub struct Tx {
+    pub(crate) on: On,
+    pub(crate) known_plans: KnownPlans,
+}
+
+/// Which database a transaction is on.
+#[derive(Debug)]
+pub(crate) enum On {
     Postgres(PgTransaction<'static>),
-    /// On SQLite.
-    Sqlite(SqliteTransaction<'static>),
+    // Order: the transaction ends before the next writer gets its turn.
+    Sqlite(SqliteTransaction<'static>, Option<OwnedMutexGuard<()>>),
 }
 
 /// Runs one query text on whichever database the transaction is on.
 macro_rules! on {
     ($tx:expr, |$db:ident| $query:expr) => {
-        match $tx {
-            $crate::Tx::Postgres(tx) => {
+        match &mut $tx.on {
+            $crate::connection::On::Postgres(tx) => {
                 let $db = &mut **tx;
                 $query
             }
-            $crate::Tx::Sqlite(tx) => {
+            $crate::connection::On::Sqlite(tx, _) => {
                 let $db = &mut **tx;
                 $query
             }
@@ -74,6 +97,16 @@ macro_rules! on {
     };
 }
 pub(crate) use on;
+
+/// Rows of one INSERT at most: both databases limit what a statement may bind.
+pub(crate) const ROWS_AT_ONCE: usize = 1_000;
+
+/// Whether a statement for so many rows comes often enough to be kept prepared: each number of rows is a text of its own.
+pub(crate) fn is_usual(rows: usize) -> bool {
+    rows <= 32
+}
+/// Statements that each connection keeps prepared: those of a fixed text, and those for each usual number of rows.
+const PREPARED_STATEMENTS: usize = 500;
 
 /// How often a transaction is tried again when the database asks for it.
 const RETRIES: u32 = 5;
@@ -93,12 +126,17 @@ impl Db {
         } else {
             Pool::Sqlite(open_sqlite(url).await?)
         };
+        let raising = Arc::new(raising(pool.kind()));
         let db = Self {
             pool,
             wake: Arc::new(Notify::new()),
             written: Arc::new(Notify::new()),
             clock: Arc::default(),
             name: Uuid::new_v4().to_string().into(),
+            writing: Arc::default(),
+            known_plans: KnownPlans::default(),
+            finishing: Arc::new(finishing()),
+            raising,
             disturbance: Disturbance::default(),
         };
         db.look_at_clock().await?;
@@ -146,24 +184,28 @@ impl Db {
     /// Which database it is.
     #[must_use]
     pub fn kind(&self) -> Kind {
-        match self.pool {
-            Pool::Postgres(_) => Kind::Postgres,
-            Pool::Sqlite(_) => Kind::Sqlite,
-        }
+        self.pool.kind()
     }
 
-    /// Runs `work` in a transaction that is meant to read.
-    pub async fn read<T, E: From<Error>>(
+    /// Runs `work` in a transaction that is meant to read. Tried again as a whole like a write.
+    pub async fn read<T, E>(
         &self,
-        work: impl AsyncFnOnce(&mut Tx) -> std::result::Result<T, E>,
+        mut work: impl AsyncFnMut(&mut Tx) -> std::result::Result<T, E>,
+    ) -> std::result::Result<T, E>
+    where
+        E: From<Error> + AsRetryable,
+    {
+        again(async || in_time(self.read_once(&mut work)).await).await
+    }
+
+    async fn read_once<T, E: From<Error>>(
+        &self,
+        work: &mut impl AsyncFnMut(&mut Tx) -> std::result::Result<T, E>,
     ) -> std::result::Result<T, E> {
-        in_time(async {
-            let mut tx = self.begin("BEGIN").await?;
-            let value = work(&mut tx).await?;
-            tx.commit().await?;
-            Ok(value)
-        })
-        .await
+        let mut tx = self.begin_reading().await?;
+        let value = work(&mut tx).await?;
+        tx.commit().await?;
+        Ok(value)
     }
 
     /// Runs `work` in a transaction that is meant to write, then wakes everybody who waits. Tried again as a whole when the database reports a
@@ -243,7 +285,15 @@ impl Db {
     /// Begins a transaction that writes.
     pub(crate) async fn begin_writing(&self) -> Result<Tx> {
         self.disturbance.at(Moment::Begin).await?;
-        self.begin("BEGIN IMMEDIATE").await
+        let on = match &self.pool {
+            Pool::Postgres(pool) => On::Postgres(begin_postgres(pool).await?),
+            Pool::Sqlite(pool) => {
+                // SQLite lets those who find it locked look again later and later; here they go in turn.
+                let turn = self.writing.clone().lock_owned().await;
+                On::Sqlite(pool.begin_with("BEGIN IMMEDIATE").await?, Some(turn))
+            }
+        };
+        Ok(self.transaction(on))
     }
 
     /// Commits a transaction that has written.
@@ -253,11 +303,16 @@ impl Db {
         self.disturbance.at(Moment::Committed).await
     }
 
-    async fn begin(&self, sqlite_begin: &'static str) -> Result<Tx> {
-        Ok(match &self.pool {
-            Pool::Postgres(pool) => Tx::Postgres(begin_postgres(pool).await?),
-            Pool::Sqlite(pool) => Tx::Sqlite(pool.begin_with(sqlite_begin).await?),
-        })
+    async fn begin_reading(&self) -> Result<Tx> {
+        let on = match &self.pool {
+            Pool::Postgres(pool) => On::Postgres(begin_postgres(pool).await?),
+            Pool::Sqlite(pool) => On::Sqlite(pool.begin().await?, None),
+        };
+        Ok(self.transaction(on))
+    }
+
+    fn transaction(&self, on: On) -> Tx {
+        Tx { on, known_plans: self.known_plans.clone() }
     }
 }
 
@@ -270,6 +325,19 @@ async fn begin_postgres(pool: &PgPool) -> Result<PgTransaction<'static>> {
         }
     }
     Ok(pool.begin().await?)
+}
+
+/// Tries something that changes nothing again as long as the database asks for it or goes away, a few times.
+pub(crate) async fn again<T, E: AsRetryable>(
+    mut work: impl AsyncFnMut() -> std::result::Result<T, E>,
+) -> std::result::Result<T, E> {
+    for _ in 0..RETRIES {
+        match work().await {
+            Err(error) if error.is_retryable() => {}
+            result => return result,
+        }
+    }
+    work().await
 }
 
 /// What a try of a transaction came to, if that is known.
@@ -299,9 +367,9 @@ impl AsRetryable for Error {
 
 impl Tx {
     async fn commit(self) -> Result<()> {
-        match self {
-            Self::Postgres(tx) => tx.commit().await?,
-            Self::Sqlite(tx) => tx.commit().await?,
+        match self.on {
+            On::Postgres(tx) => tx.commit().await?,
+            On::Sqlite(tx, _writing) => tx.commit().await?,
         }
         Ok(())
     }
@@ -313,6 +381,7 @@ async fn open_sqlite(url: &str) -> Result<SqlitePool> {
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
+        .statement_cache_capacity(PREPARED_STATEMENTS)
         // A destroyed key must not live on in free pages.
         .pragma("secure_delete", "on")
         .busy_timeout(Duration::from_secs(30));
@@ -320,7 +389,8 @@ async fn open_sqlite(url: &str) -> Result<SqlitePool> {
 }
 
 async fn open_postgres(url: &str) -> Result<PgPool> {
-    let options = PgConnectOptions::from_str(url)?.application_name("rekey");
+    let options =
+        PgConnectOptions::from_str(url)?.application_name("rekey").statement_cache_capacity(PREPARED_STATEMENTS);
     let pool = PgPoolOptions::new()
         .max_connections(MAX_CONNECTIONS)
         .acquire_timeout(Duration::from_secs(10))

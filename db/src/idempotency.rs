@@ -1,9 +1,15 @@
 //! Table `idempotency`: the answer that a key got.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
 use domain::RenewalId;
+use sqlx::QueryBuilder;
 
-use crate::{Result, Tx, connection::on};
+use crate::{
+    Result, Tx,
+    connection::{is_usual, on},
+};
 
 /// A caller's key.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -30,32 +36,50 @@ pub struct Answer {
 }
 
 impl Tx {
-    /// The answer that this key got before.
-    pub async fn answer(&mut self, key: &IdempotencyKey) -> Result<Option<Answer>> {
-        Ok(on!(self, |db| sqlx::query_as(
-            "SELECT request_hash, renewal_id, status, body FROM idempotency WHERE caller = $1 AND key = $2"
-        )
-        .bind(&key.caller)
-        .bind(&key.key)
-        .fetch_optional(db)
-        .await)?)
+    /// The answers that these keys got before, by caller and key.
+    pub(crate) async fn answers(&mut self, keys: &[&IdempotencyKey]) -> Result<HashMap<(String, String), Answer>> {
+        if keys.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let found: Vec<Found> = on!(self, |db| {
+            let mut look = QueryBuilder::new(
+                "SELECT caller, key, request_hash, renewal_id, status, body FROM idempotency WHERE (caller, key) IN (",
+            );
+            look.push_values(keys, |mut row, key| {
+                row.push_bind(&key.caller).push_bind(&key.key);
+            });
+            look.push(")").build_query_as().persistent(is_usual(keys.len())).fetch_all(db).await
+        })?;
+        Ok(found.into_iter().map(|found| ((found.caller, found.key), found.answer)).collect())
     }
 
-    /// Keeps the answer of a key. A unique violation says that the same key is being answered at this moment.
-    pub async fn insert_answer(&mut self, key: &IdempotencyKey, answer: &Answer, now: DateTime<Utc>) -> Result<()> {
+    /// Keeps the answers of keys, each from a time on. A unique violation says that the same key is being answered at this moment.
+    pub(crate) async fn insert_answers(
+        &mut self,
+        answers: &[(&(IdempotencyKey, Answer), DateTime<Utc>)],
+    ) -> Result<()> {
+        if answers.is_empty() {
+            return Ok(());
+        }
         on!(self, |db| {
-            sqlx::query("INSERT INTO idempotency (caller, key, request_hash, renewal_id, status, body, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7)")
-            .bind(&key.caller)
-            .bind(&key.key)
-            .bind(&answer.request_hash)
-            .bind(answer.renewal_id)
-            .bind(answer.status)
-            .bind(&answer.body)
-            .bind(now)
-            .execute(db)
-            .await
-            .map(drop)
+            let mut insert = QueryBuilder::new(
+                "INSERT INTO idempotency (caller, key, request_hash, renewal_id, status, body, created_at) ",
+            );
+            insert.push_values(answers, |mut row, ((key, answer), at)| {
+                row.push_bind(&key.caller).push_bind(&key.key).push_bind(&answer.request_hash);
+                row.push_bind(answer.renewal_id).push_bind(answer.status).push_bind(&answer.body).push_bind(*at);
+            });
+            insert.build().persistent(is_usual(answers.len())).execute(db).await.map(drop)
         })?;
         Ok(())
     }
+}
+
+/// An answer with its key.
+#[derive(sqlx::FromRow)]
+struct Found {
+    caller: String,
+    key: String,
+    #[sqlx(flatten)]
+    answer: Answer,
 }

@@ -1,9 +1,40 @@
 //! Table `plan`: the exact text that the digest covers.
 
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
 use chrono::{DateTime, Utc};
 use domain::{Digest, Plan, RenewalId};
 
 use crate::{Result, Tx, connection::on};
+
+/// Steps of all plans that are kept read: a plan for 500 servers has some 2,000.
+const KNOWN_STEPS: usize = 20_000;
+
+/// Plans that were read lately. A plan with a given digest never changes, and every look at a run needs it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct KnownPlans(Arc<Mutex<HashMap<Digest, Arc<Plan>>>>);
+
+impl KnownPlans {
+    fn get(&self, digest: &Digest) -> Option<Arc<Plan>> {
+        self.lock().get(digest).cloned()
+    }
+
+    fn keep(&self, digest: &Digest, plan: &Arc<Plan>) {
+        let mut known = self.lock();
+        let steps: usize = known.values().map(|plan| plan.steps.len()).sum();
+        if steps + plan.steps.len() > KNOWN_STEPS {
+            known.clear();
+        }
+        known.insert(digest.clone(), plan.clone());
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Digest, Arc<Plan>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 impl Tx {
     /// Stores a plan as canonical JSON; the same plan again changes nothing.
@@ -26,6 +57,18 @@ impl Tx {
     pub async fn plan(&mut self, renewal: RenewalId, digest: &Digest) -> Result<Option<Plan>> {
         let body = self.plan_text(renewal, digest).await?;
         Ok(body.map(|body| serde_json::from_str(&body)).transpose()?)
+    }
+
+    /// The plan that a renewal is at, read once however often it is asked for.
+    pub(crate) async fn known_plan(&mut self, renewal: RenewalId, digest: &Digest) -> Result<Option<Arc<Plan>>> {
+        if let Some(plan) = self.known_plans.get(digest) {
+            return Ok(Some(plan));
+        }
+        let plan = self.plan(renewal, digest).await?.map(Arc::new);
+        if let Some(plan) = &plan {
+            self.known_plans.keep(digest, plan);
+        }
+        Ok(plan)
     }
 
     /// The canonical JSON of a plan: the bytes that its digest covers.

@@ -1,51 +1,52 @@
 //! Table `renewal`.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
 use domain::{OrganizationId, Renewal, RenewalId};
 use sqlx::{QueryBuilder, types::Json};
 
-use crate::{Error, Page, Result, Tx, connection::on};
+use crate::{
+    Error, Page, Result, Tx,
+    connection::{On, is_usual, on},
+};
 
 const COLUMNS: &str = "id, organization_id, requested_by, request, state, plan_digest, version, created_at, updated_at";
 
 impl Tx {
-    /// Adds a renewal; refused while another one of its organization is live.
-    pub async fn insert_renewal(&mut self, new: &Renewal) -> Result<()> {
-        if let Some(holder) = self.live_renewal(&new.organization_id).await? {
-            return Err(Error::OrganizationBusy { holder });
-        }
+    /// Adds renewals; a unique violation says that another one of an organization is live.
+    pub(crate) async fn insert_renewals(&mut self, new: &[&Renewal]) -> Result<()> {
         on!(self, |db| {
-            sqlx::query(
-            "INSERT INTO renewal (id, organization_id, requested_by, request, state, plan_digest, version, created_at, updated_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)"
-        )
-        .bind(new.id)
-        .bind(&new.organization_id)
-        .bind(&new.requested_by)
-        .bind(Json(&new.request))
-        .bind(Json(&new.state))
-        .bind(&new.plan_digest)
-        .bind(new.version)
-        .bind(new.created_at)
-        .bind(new.updated_at)
-        .execute(db)
-        .await
-        .map(drop)
+            let mut insert = QueryBuilder::new(
+                "INSERT INTO renewal (id, organization_id, requested_by, request, state, plan_digest, version, created_at, updated_at) ",
+            );
+            insert.push_values(new, |mut row, renewal| {
+                row.push_bind(renewal.id).push_bind(&renewal.organization_id).push_bind(&renewal.requested_by);
+                row.push_bind(Json(&renewal.request)).push_bind(Json(&renewal.state)).push_bind(&renewal.plan_digest);
+                row.push_bind(renewal.version).push_bind(renewal.created_at).push_bind(renewal.updated_at);
+            });
+            insert.build().persistent(is_usual(new.len())).execute(db).await.map(drop)
         })?;
         Ok(())
     }
 
-    /// The renewal that holds an organization.
-    pub async fn live_renewal(&mut self, organization: &OrganizationId) -> Result<Option<RenewalId>> {
-        Ok(on!(self, |db| {
-            sqlx::query_scalar(
-            "SELECT id FROM renewal WHERE organization_id = $1
-             AND status IN ('requested', 'planning', 'awaiting_approval', 'scheduled', 'running', 'waiting', 'soaking', 'paused')"
-        )
-        .bind(organization)
-        .fetch_optional(db)
-        .await
-        })?)
+    /// The renewals that hold organizations.
+    pub(crate) async fn live_renewals(
+        &mut self,
+        organizations: &[&OrganizationId],
+    ) -> Result<HashMap<OrganizationId, RenewalId>> {
+        let held: Vec<(OrganizationId, RenewalId)> = on!(self, |db| {
+            let mut look = QueryBuilder::new("SELECT organization_id, id FROM renewal WHERE organization_id IN (");
+            let mut listed = look.separated(", ");
+            for organization in organizations {
+                listed.push_bind(*organization);
+            }
+            look.push(
+                ") AND status IN ('requested', 'planning', 'awaiting_approval', 'scheduled', 'running', 'waiting', 'soaking', 'paused')",
+            );
+            look.build_query_as().persistent(is_usual(organizations.len())).fetch_all(db).await
+        })?;
+        Ok(held.into_iter().collect())
     }
 
     /// The renewal of that id.
@@ -66,9 +67,9 @@ impl Tx {
     /// As [`Tx::lock_renewal`]; `None` when somebody else has it locked. Waits for nobody.
     pub(crate) async fn lock_free_renewal(&mut self, id: RenewalId) -> Result<Option<Renewal>> {
         // SQLite has one writer at a time, and no locks of rows.
-        let free = match self {
-            Self::Postgres(_) => "(SELECT id FROM renewal WHERE id = $1 FOR UPDATE SKIP LOCKED)",
-            Self::Sqlite(_) => "$1",
+        let free = match self.on {
+            On::Postgres(_) => "(SELECT id FROM renewal WHERE id = $1 FOR UPDATE SKIP LOCKED)",
+            On::Sqlite(..) => "$1",
         };
         let sql = sqlx::AssertSqlSafe(format!(
             "UPDATE renewal SET version = version + 1 WHERE id = {free} RETURNING {COLUMNS}"

@@ -1,6 +1,8 @@
 //! Changes of a run as whole transactions: each locks the renewal, changes it through the pure state machine, records it, and lets everything follow
 //! that follows. API and workers use the same functions.
 
+use std::sync::Arc;
+
 use chrono::{DateTime, Utc};
 use domain::{
     Decision, Event, Outcome, Phase, Plan, Renewal, RenewalId, State, Step, StepId, StepKind, StepStatus, Trouble,
@@ -20,7 +22,7 @@ pub struct LoadedRun {
     /// The renewal.
     pub renewal: Renewal,
     /// Its plan, once there is one.
-    pub plan: Option<Plan>,
+    pub plan: Option<Arc<Plan>>,
     /// Its steps in order.
     pub steps: Vec<Step>,
     /// Every decision on it, oldest first.
@@ -31,7 +33,16 @@ impl LoadedRun {
     /// The view that the pure functions take.
     #[must_use]
     pub fn as_run(&self) -> Run<'_> {
-        Run { renewal: &self.renewal, plan: self.plan.as_ref(), steps: &self.steps, decisions: &self.decisions }
+        Run { renewal: &self.renewal, plan: self.plan.as_deref(), steps: &self.steps, decisions: &self.decisions }
+    }
+
+    /// Takes steps over as they are now.
+    pub(crate) fn put_in(&mut self, changed: &[Step]) {
+        for changed in changed {
+            if let Some(step) = self.steps.iter_mut().find(|step| step.id == changed.id) {
+                step.clone_from(changed);
+            }
+        }
     }
 }
 
@@ -47,23 +58,14 @@ impl Tx {
         self.complete_run(renewal).await
     }
 
-    async fn complete_run(&mut self, renewal: Renewal) -> Result<LoadedRun> {
+    pub(crate) async fn complete_run(&mut self, renewal: Renewal) -> Result<LoadedRun> {
         let plan = match &renewal.plan_digest {
-            Some(digest) => self.plan(renewal.id, digest).await?,
+            Some(digest) => self.known_plan(renewal.id, digest).await?,
             None => None,
         };
         let steps = self.steps(renewal.id).await?;
         let decisions = self.decisions(renewal.id).await?;
         Ok(LoadedRun { renewal, plan, steps, decisions })
-    }
-
-    /// Accepts a renewal: the row, its preflight step, the record.
-    pub async fn create_renewal(&mut self, renewal: &Renewal, now: DateTime<Utc>) -> Result<()> {
-        self.insert_renewal(renewal).await?;
-        let preflight = new_step(renewal.id, 0, Phase::Preflight, StepKind::Preflight, "", "", Some(now));
-        self.insert_step(&preflight).await?;
-        let detail = json!({ "request": renewal.request });
-        self.audit(renewal, NewAudit::new(&renewal.requested_by, "renewal.requested", detail), now).await
     }
 
     /// Records that a step is about to run a cmdlet that changes something, after checking that it still may: the lease is held, its phase is being
@@ -113,12 +115,44 @@ impl Tx {
         end: &StepEnd,
         now: DateTime<Utc>,
     ) -> Result<()> {
-        let renewal = self.lock_renewal(claimed.step.renewal_id).await?;
-        self.end_step(&claimed.step, end, now).await?;
-        if let Some((action, detail)) = told(&claimed.step, end) {
-            self.audit(&renewal, NewAudit::new(worker, action, step_detail(&claimed.step, detail)), now).await?;
+        let held = self.finish_steps(claimed.step.renewal_id, &[(&claimed.step, end)], worker, now).await?;
+        if held.is_empty() { Err(Error::LeaseLost) } else { Ok(()) }
+    }
+
+    /// Ends attempts at steps of one renewal and lets everything follow. Returns the steps whose lease was still held: about the others nothing is
+    /// written.
+    pub(crate) async fn finish_steps(
+        &mut self,
+        renewal: RenewalId,
+        ends: &[(&Step, &StepEnd)],
+        worker: &str,
+        now: DateTime<Utc>,
+    ) -> Result<Vec<StepId>> {
+        let renewal = self.lock_renewal(renewal).await?;
+        let held = self.end_steps(ends, now).await?;
+        if held.is_empty() {
+            return Ok(held);
         }
-        self.settle_run(renewal.id, worker, now).await
+        let told = ends.iter().filter(|(step, _)| held.contains(&step.id)).filter_map(|(step, end)| {
+            let (action, detail) = told(step, end)?;
+            Some((&renewal, NewAudit::new(worker, action, step_detail(step, detail)), now))
+        });
+        self.audit_all(told).await?;
+        let run = self.settle_run(renewal, worker, now).await?;
+        if ends.iter().any(|(step, _)| step.kind == StepKind::Distribute) {
+            self.destroy_distributed_key(&run, worker, now).await?;
+        }
+        Ok(held)
+    }
+
+    /// With the last server the key has done its work.
+    async fn destroy_distributed_key(&mut self, run: &LoadedRun, worker: &str, now: DateTime<Utc>) -> Result<()> {
+        let open = run.steps.iter().any(|step| step.kind == StepKind::Distribute && !step.status.is_over());
+        if !open && self.destroy_sealed_key(run.renewal.id).await? {
+            let detail = json!({ "why": "every server has the key" });
+            self.audit(&run.renewal, NewAudit::new(worker, "key.destroyed", detail), now).await?;
+        }
+        Ok(())
     }
 
     /// Gives a step up and makes the old certificate sign again, as the plan says of this step.
@@ -148,9 +182,8 @@ impl Tx {
         let mut renewal = self.lock_renewal(claimed.step.renewal_id).await?;
         let digest = self.insert_plan(renewal.id, plan, now).await?;
         self.end_step(&claimed.step, &StepEnd::Done(Outcome::Planned { digest: digest.clone() }), now).await?;
-        for planned in &plan.steps {
-            self.insert_step(&planned_step(renewal.id, planned)).await?;
-        }
+        let steps: Vec<Step> = plan.steps.iter().map(|planned| planned_step(renewal.id, planned)).collect();
+        self.insert_steps(&steps).await?;
         self.audit(
             &renewal,
             NewAudit::new(
@@ -163,8 +196,12 @@ impl Tx {
         .await?;
         renewal.plan_digest = Some(digest.clone());
         self.transition(&mut renewal, Event::Planned { digest }, worker, now).await?;
-        self.save_renewal(&renewal, None).await?;
-        self.settle_run(renewal.id, worker, now).await
+        self.settle_run(renewal, worker, now).await.map(drop)
+    }
+
+    async fn end_step(&mut self, step: &Step, end: &StepEnd, now: DateTime<Utc>) -> Result<()> {
+        let held = self.end_steps(&[(step, end)], now).await?;
+        if held.is_empty() { Err(Error::LeaseLost) } else { Ok(()) }
     }
 
     /// Ends the preflight with a refusal: nothing was changed.
@@ -190,9 +227,8 @@ impl Tx {
         now: DateTime<Utc>,
     ) -> Result<Renewal> {
         let renewal = self.lock_expected(decision.renewal_id, expected_version).await?;
-        let run = self.complete_run(renewal).await?;
+        let mut run = self.complete_run(renewal).await?;
         run.as_run().accepts(decision).map_err(Error::Refused)?;
-        let renewal = run.renewal;
         self.insert_decision(decision).await?;
         let action = match decision.verb {
             Verb::Approve => "decision.approved",
@@ -200,9 +236,9 @@ impl Tx {
             Verb::Withdraw => "decision.withdrawn",
         };
         let detail = json!({ "gate": decision.gate, "plan_digest": decision.plan_digest, "reason": decision.reason });
-        self.audit(&renewal, NewAudit::new(&decision.decided_by, action, detail), now).await?;
-        self.settle_run(renewal.id, &decision.decided_by, now).await?;
-        self.renewal(renewal.id).await
+        self.audit(&run.renewal, NewAudit::new(&decision.decided_by, action, detail), now).await?;
+        run.decisions.push(decision.clone());
+        Ok(self.settle_loaded(run, &decision.decided_by, now).await?.renewal)
     }
 
     /// Locks a renewal whose version must be the expected one.
@@ -257,8 +293,7 @@ impl Tx {
             )));
         }
         self.audit(&renewal, NewAudit::new(by, "renewal.retried", json!({ "steps": steps })), now).await?;
-        self.settle_run(id, by, now).await?;
-        self.renewal(id).await
+        Ok(self.settle_run(renewal, by, now).await?.renewal)
     }
 
     /// Stops a renewal before publication, taking back what was done.
@@ -318,41 +353,49 @@ impl Tx {
 
     async fn lay_undo_path(&mut self, id: RenewalId, steps: &[Step], path: Vec<(StepKind, &str, &str)>) -> Result<()> {
         let first = steps.iter().map(|s| s.ordinal).max().unwrap_or(0) + 1;
-        for (ordinal, (kind, target, site)) in (first..).zip(path) {
-            self.insert_step(&new_step(id, ordinal, Phase::Undo, kind, target, site, None)).await?;
-        }
-        Ok(())
+        let undo = (first..).zip(path);
+        let undo: Vec<Step> = undo
+            .map(|(ordinal, (kind, target, site))| new_step(id, ordinal, Phase::Undo, kind, target, site, None))
+            .collect();
+        self.insert_steps(&undo).await
     }
 
     async fn verb(&mut self, mut renewal: Renewal, event: Event, by: &str, now: DateTime<Utc>) -> Result<Renewal> {
         self.transition(&mut renewal, event, by, now).await?;
-        self.save_renewal(&renewal, None).await?;
-        self.settle_run(renewal.id, by, now).await?;
-        self.renewal(renewal.id).await
+        Ok(self.settle_run(renewal, by, now).await?.renewal)
     }
 
     /// Lets everything follow that follows from how things stand.
     pub async fn settle(&mut self, id: RenewalId, actor: &str, now: DateTime<Utc>) -> Result<()> {
-        self.lock_renewal(id).await?;
-        self.settle_run(id, actor, now).await
+        let renewal = self.lock_renewal(id).await?;
+        self.settle_run(renewal, actor, now).await.map(drop)
     }
 
-    /// As [`Tx::settle`], for a renewal that is locked already.
-    pub(crate) async fn settle_run(&mut self, id: RenewalId, actor: &str, now: DateTime<Utc>) -> Result<()> {
-        loop {
-            let mut run = self.load_run(id).await?;
-            let Some(advance) = run.as_run().advance(now) else {
-                let wake_at = run.as_run().wake_at();
-                return self.save_renewal(&run.renewal, wake_at).await;
-            };
-            for (step, at) in advance.ready {
-                self.ready_step(step, at).await?;
+    /// As [`Tx::settle`], for a renewal that is locked already. Stores it, also when nothing follows.
+    pub(crate) async fn settle_run(&mut self, renewal: Renewal, actor: &str, now: DateTime<Utc>) -> Result<LoadedRun> {
+        let run = self.complete_run(renewal).await?;
+        self.settle_loaded(run, actor, now).await
+    }
+
+    /// As [`Tx::settle`], for a renewal that is locked and read.
+    pub(crate) async fn settle_loaded(
+        &mut self,
+        mut run: LoadedRun,
+        actor: &str,
+        now: DateTime<Utc>,
+    ) -> Result<LoadedRun> {
+        while let Some(advance) = run.as_run().advance(now) {
+            if !advance.ready.is_empty() {
+                self.ready_steps(&advance.ready).await?;
+                run.steps = self.steps(run.renewal.id).await?;
             }
             if let Some(event) = advance.event {
                 self.transition(&mut run.renewal, event, actor, now).await?;
-                self.save_renewal(&run.renewal, None).await?;
             }
         }
+        let wake_at = run.as_run().wake_at();
+        self.save_renewal(&run.renewal, wake_at).await?;
+        Ok(run)
     }
 
     /// Applies an event and records it. At the end of a run, open steps are given up and its key is destroyed.
@@ -434,7 +477,7 @@ fn planned_step(renewal: RenewalId, planned: &PlannedStep) -> Step {
     new_step(renewal, planned.ordinal, planned.phase, planned.kind, &planned.target, &planned.site, None)
 }
 
-fn new_step(
+pub(crate) fn new_step(
     renewal_id: RenewalId,
     ordinal: i32,
     phase: Phase,

@@ -5,7 +5,7 @@ use domain::{Renewal, RenewalId, audit::NewAudit};
 use serde_json::json;
 
 use crate::{
-    Error, Result, Tx,
+    Error, LoadedRun, Result, Tx,
     run::{require_live, step_detail},
 };
 
@@ -22,15 +22,16 @@ impl Tx {
     ) -> Result<Renewal> {
         let renewal = self.lock_expected(id, expected_version).await?;
         require_live(&renewal, "skip")?;
-        let loaded = self.load_run(id).await?;
+        let loaded = self.complete_run(renewal).await?;
+        let renewal = &loaded.renewal;
         let run = loaded.as_run();
         for step in run.skippable(ordinals).map_err(Error::Refused)? {
             let outcome = run.skipped_by(step, by, reason);
             self.skip_step(step.id, &outcome, now).await?;
             let detail = step_detail(step, json!(outcome));
-            self.audit(&renewal, NewAudit::new(by, "step.skipped", detail), now).await?;
+            self.audit(renewal, NewAudit::new(by, "step.skipped", detail), now).await?;
         }
-        self.settle_run(id, by, now).await?;
-        self.renewal(id).await
+        let LoadedRun { renewal, .. } = loaded;
+        Ok(self.settle_run(renewal, by, now).await?.renewal)
     }
 }

@@ -2,9 +2,12 @@
 
 use chrono::{DateTime, Utc};
 use domain::{Outcome, RenewalId, Step, StepId, StepStatus, Trouble, progress::PhaseProgress};
-use sqlx::types::Json;
+use sqlx::{QueryBuilder, types::Json};
 
-use crate::{Error, Result, Tx, connection::on};
+use crate::{
+    Error, Result, Tx,
+    connection::{ROWS_AT_ONCE, is_usual, on},
+};
 
 pub(crate) const COLUMNS: &str = "id, renewal_id, ordinal, phase, kind, target, site, status, attempt, failures, due_at, trouble, outcome, started_at, finished_at";
 
@@ -79,27 +82,35 @@ impl StepEnd {
     }
 }
 
+/// A step as it was seen: who writes about it must have seen its newest attempt.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Fence {
+    pub(crate) id: StepId,
+    pub(crate) attempt: i64,
+}
+
+impl Fence {
+    pub(crate) fn of(step: &Step) -> Self {
+        Self { id: step.id, attempt: step.attempt }
+    }
+}
+
 impl Tx {
-    /// Adds a step.
-    pub async fn insert_step(&mut self, new: &Step) -> Result<()> {
-        on!(self, |db| sqlx::query(
-            "INSERT INTO step (id, renewal_id, ordinal, phase, kind, target, site, status, attempt, failures, due_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
-        )
-        .bind(new.id)
-        .bind(new.renewal_id)
-        .bind(new.ordinal)
-        .bind(new.phase)
-        .bind(new.kind)
-        .bind(&new.target)
-        .bind(&new.site)
-        .bind(new.status)
-        .bind(new.attempt)
-        .bind(new.failures)
-        .bind(new.due_at)
-        .execute(db)
-        .await
-        .map(drop))?;
+    /// Adds steps.
+    pub async fn insert_steps(&mut self, new: &[Step]) -> Result<()> {
+        for new in new.chunks(ROWS_AT_ONCE) {
+            on!(self, |db| {
+                let mut insert = QueryBuilder::new(
+                    "INSERT INTO step (id, renewal_id, ordinal, phase, kind, target, site, status, attempt, failures, due_at) ",
+                );
+                insert.push_values(new, |mut row, step| {
+                    row.push_bind(step.id).push_bind(step.renewal_id).push_bind(step.ordinal);
+                    row.push_bind(step.phase).push_bind(step.kind).push_bind(&step.target).push_bind(&step.site);
+                    row.push_bind(step.status).push_bind(step.attempt).push_bind(step.failures).push_bind(step.due_at);
+                });
+                insert.build().persistent(is_usual(new.len())).execute(db).await.map(drop)
+            })?;
+        }
         Ok(())
     }
 
@@ -114,49 +125,57 @@ impl Tx {
         Ok(on!(self, |db| sqlx::query_as(PROGRESS).bind(renewal).fetch_all(db).await)?)
     }
 
-    /// Gives a step to a worker until `lease_ends`; `None` when another worker was faster.
-    pub(crate) async fn take_step(
+    /// Gives steps to a worker until `lease_ends`. Returns those that it got, as they are now: who was faster has the others.
+    pub(crate) async fn take_steps(
         &mut self,
-        step: &Step,
+        steps: &[Fence],
         lease_ends: DateTime<Utc>,
         now: DateTime<Utc>,
-    ) -> Result<Option<Step>> {
-        let sql = sqlx::AssertSqlSafe(format!(
-            "UPDATE step SET status = 'running', attempt = attempt + 1, due_at = $3, started_at = COALESCE(started_at, $4)
-             WHERE id = $1 AND attempt = $2 AND status IN ('ready', 'running') RETURNING {COLUMNS}"
-        ));
-        Ok(on!(self, |db| sqlx::query_as(sql)
-            .bind(step.id)
-            .bind(step.attempt)
-            .bind(lease_ends)
-            .bind(now)
-            .fetch_optional(db)
-            .await)?)
+    ) -> Result<Vec<Step>> {
+        if steps.is_empty() {
+            return Ok(Vec::new());
+        }
+        Ok(on!(self, |db| {
+            let mut take = QueryBuilder::new("UPDATE step SET status = 'running', attempt = attempt + 1, due_at = ");
+            take.push_bind(lease_ends).push(", started_at = COALESCE(started_at, ").push_bind(now);
+            take.push(") WHERE status IN ('ready', 'running') AND (id, attempt) IN (");
+            take.push_values(steps, |mut row, step| {
+                row.push_bind(step.id).push_bind(step.attempt);
+            });
+            take.push(") RETURNING ").push(COLUMNS);
+            take.build_query_as().persistent(is_usual(steps.len())).fetch_all(db).await
+        })?)
     }
 
-    /// Takes a due step back out of turn.
-    pub(crate) async fn park_step(&mut self, step: &Step) -> Result<()> {
+    /// Takes due steps back out of turn.
+    pub(crate) async fn park_steps(&mut self, steps: &[Fence]) -> Result<()> {
+        if steps.is_empty() {
+            return Ok(());
+        }
         on!(self, |db| {
-            sqlx::query("UPDATE step SET status = 'pending', due_at = NULL WHERE id = $1 AND attempt = $2 AND status IN ('ready', 'running')")
-            .bind(step.id)
-            .bind(step.attempt)
-            .execute(db)
-            .await
-            .map(drop)
+            let mut park = QueryBuilder::new(
+                "UPDATE step SET status = 'pending', due_at = NULL WHERE status IN ('ready', 'running') AND (id, attempt) IN (",
+            );
+            park.push_values(steps, |mut row, step| {
+                row.push_bind(step.id).push_bind(step.attempt);
+            });
+            park.push(")").build().persistent(is_usual(steps.len())).execute(db).await.map(drop)
         })?;
         Ok(())
     }
 
-    /// Makes steps due at a time, unless a worker has them.
-    pub(crate) async fn ready_step(&mut self, id: StepId, at: DateTime<Utc>) -> Result<()> {
-        on!(self, |db| {
-            sqlx::query("UPDATE step SET status = 'ready', due_at = $2 WHERE id = $1 AND status IN ('pending', 'ready', 'attention')")
-            .bind(id)
-            .bind(at)
-            .execute(db)
-            .await
-            .map(drop)
-        })?;
+    /// Makes steps due, each at its time, unless a worker has them.
+    pub(crate) async fn ready_steps(&mut self, steps: &[(StepId, DateTime<Utc>)]) -> Result<()> {
+        for steps in steps.chunks(ROWS_AT_ONCE) {
+            on!(self, |db| {
+                let mut ready = QueryBuilder::new("UPDATE step SET status = 'ready', due_at = due.column2 FROM (");
+                ready.push_values(steps, |mut row, (id, at)| {
+                    row.push_bind(*id).push_bind(*at);
+                });
+                ready.push(") AS due WHERE id = due.column1 AND status IN ('pending', 'ready', 'attention')");
+                ready.build().persistent(is_usual(steps.len())).execute(db).await.map(drop)
+            })?;
+        }
         Ok(())
     }
 
@@ -234,27 +253,26 @@ impl Tx {
         if rows == 0 { Err(Error::LeaseLost) } else { Ok(()) }
     }
 
-    /// Stores how an attempt ended; refused when the lease was lost.
-    pub(crate) async fn end_step(&mut self, step: &Step, end: &StepEnd, now: DateTime<Utc>) -> Result<()> {
-        let failed = i32::from(end.trouble().is_some());
-        let status = end.status();
-        let rows = on!(self, |db| sqlx::query(
-            "UPDATE step SET status = $3, due_at = $4, trouble = $5, outcome = COALESCE($6, outcome),
-                failures = CASE WHEN $7 = 1 THEN failures + 1 ELSE 0 END, finished_at = $8
-             WHERE id = $1 AND attempt = $2 AND status = 'running'"
-        )
-        .bind(step.id)
-        .bind(step.attempt)
-        .bind(status)
-        .bind(end.due_at())
-        .bind(end.trouble().map(Json))
-        .bind(end.outcome().map(Json))
-        .bind(failed)
-        .bind(status.is_over().then_some(now))
-        .execute(db)
-        .await
-        .map(|done| done.rows_affected()))?;
-        if rows == 0 { Err(Error::LeaseLost) } else { Ok(()) }
+    /// Stores how attempts ended. Returns the steps whose lease was still held: about the others nothing is written.
+    pub(crate) async fn end_steps(&mut self, ends: &[(&Step, &StepEnd)], now: DateTime<Utc>) -> Result<Vec<StepId>> {
+        Ok(on!(self, |db| {
+            let mut end = QueryBuilder::new(
+                "UPDATE step SET status = ended.column3, due_at = ended.column4, trouble = ended.column5,
+                    outcome = COALESCE(ended.column6, outcome),
+                    failures = CASE WHEN ended.column7 = 1 THEN failures + 1 ELSE 0 END, finished_at = ended.column8
+                 FROM (",
+            );
+            end.push_values(ends, |mut row, (step, end)| {
+                let status = end.status();
+                row.push_bind(step.id).push_bind(step.attempt).push_bind(status).push_bind(end.due_at());
+                row.push_bind(end.trouble().map(Json)).push_bind(end.outcome().map(Json));
+                row.push_bind(i32::from(end.trouble().is_some())).push_bind(status.is_over().then_some(now));
+            });
+            end.push(
+                ") AS ended WHERE id = ended.column1 AND attempt = ended.column2 AND status = 'running' RETURNING id",
+            );
+            end.build_query_scalar().persistent(is_usual(ends.len())).fetch_all(db).await
+        })?)
     }
 
     /// Ends every lease at once. Only for a process that knows to be the only one: after a crash its own leases are nobody's.

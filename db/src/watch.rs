@@ -12,6 +12,8 @@ use crate::{Db, Result, connection::Pool};
 const CHANNEL: &str = "rekey";
 /// The least time between two announcements of a process: NOTIFY takes a lock of the whole cluster while it commits.
 const ANNOUNCEMENT_PAUSE: Duration = Duration::from_millis(5);
+/// What is announced is on the disk already: the announcement itself need not wait for it.
+const ANNOUNCE: &str = "SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, $2)";
 /// How often the database's clock is looked at.
 const CLOCK_PAUSE: Duration = Duration::from_secs(5);
 /// How long a lost connection is left alone before the next try.
@@ -83,7 +85,7 @@ impl Db {
     async fn announce(&self, pool: &PgPool) {
         loop {
             self.written.notified().await;
-            let announced = sqlx::query("SELECT pg_notify($1, $2)").bind(CHANNEL).bind(&self.name).execute(pool).await;
+            let announced = sqlx::query(ANNOUNCE).bind(CHANNEL).bind(&self.name).execute(pool).await;
             if let Err(error) = announced {
                 // The others look by themselves.
                 tracing::debug!("A write was not announced: {error}");

@@ -102,7 +102,6 @@ async fn work(db: &Db, live: &Renewal) {
         tx.resume(live.id, None, "oscar", minutes(1)).await?;
         tx.progress(live.id).await?;
         tx.next_due(now()).await?;
-        tx.live_renewal(&live.organization_id).await?;
         tx.snapshot_of(live.id, Purpose::Before).await?;
         tx.cancel(live.id, None, "oscar", "no longer needed", minutes(2)).await?;
         tx.create_renewal(&renewal("tailspin"), minutes(3)).await?;

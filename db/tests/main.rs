@@ -4,6 +4,8 @@
 
 mod claims;
 mod disturbed;
+mod finishing;
+mod raising;
 mod records;
 mod runs;
 mod support;

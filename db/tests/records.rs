@@ -1,6 +1,6 @@
 //! Rows: what is stored comes back, pages, keys and the audit's numbers.
 
-use db::{Answer, Error, IdempotencyKey, Page, Purpose, SealedKey};
+use db::{Error, Page, Purpose, SealedKey};
 use domain::{Digest, audit::NewAudit};
 use futures_util::future::join_all;
 use serde_json::json;
@@ -150,30 +150,6 @@ async fn the_audit_counts_without_gaps_even_when_many_write_at_once() {
         assert_eq!((page[0].action.as_str(), page[0].sequence, page[0].renewal_id), ("access.refused", 1, None));
         let older = db.read(async |tx| tx.audit_page(Page { before: Some(page[2].id), limit: 100 }).await).await;
         assert_eq!(older.unwrap().len(), 12);
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn an_answer_is_kept_once_for_each_callers_key() {
-    on_both(async |db| {
-        let renewal = raised(&db).await;
-        let key = |caller: &str| IdempotencyKey {
-            caller: caller.to_owned(),
-            key: "k".to_owned(),
-            request_hash: "h".to_owned(),
-        };
-        let answer =
-            Answer { request_hash: "h".to_owned(), renewal_id: renewal.id, status: 202, body: "{}".to_owned() };
-        let keep = async |caller: &str| {
-            let key = key(caller);
-            db.write(async |tx| tx.insert_answer(&key, &answer, now()).await).await
-        };
-        keep("alice").await.unwrap();
-        assert!(keep("alice").await.unwrap_err().is_unique_violation());
-        keep("bob").await.unwrap();
-        let found = async |caller: &str| db.read(async |tx| tx.answer(&key(caller)).await).await.unwrap();
-        assert_eq!((found("alice").await, found("carol").await), (Some(answer.clone()), None));
     })
     .await;
 }

@@ -152,6 +152,7 @@ pub(crate) fn without(mut command: Command, name: &str) -> Command {
 pub(crate) fn answer(reaction: &Reaction) -> &Answer {
     match reaction {
         Reaction::Answer(answer) => answer,
+        Reaction::Held => panic!("it never ends"),
         Reaction::Lost => panic!("the connection was cut"),
     }
 }

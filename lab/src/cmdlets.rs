@@ -106,6 +106,8 @@ impl Output {
 pub enum Reaction {
     /// It is answered.
     Answer(Box<Answer>),
+    /// Nothing more is heard of it.
+    Held,
     /// The connection is cut.
     Lost,
 }
@@ -146,9 +148,17 @@ fn run_command(world: &mut World, session: &Session, command: &Command) -> React
     let call = Call::new(world, session, command, cmdlet);
     match interference(call) {
         None => answer(Call::new(world, session, command, cmdlet)),
-        Some(Interference::Fail(failure)) => {
+        Some(Interference::Fail(failure, stage)) => {
+            if stage == Stage::After {
+                answer(Call::new(world, session, command, cmdlet));
+            }
             let refusal = failed(failure, &world.server(session.server).spec.name);
             Call::new(world, session, command, cmdlet).refused(&refusal)
+        }
+        Some(Interference::Hold(Stage::Before)) => Reaction::Held,
+        Some(Interference::Hold(Stage::After)) => {
+            answer(Call::new(world, session, command, cmdlet));
+            Reaction::Held
         }
         Some(Interference::LoseReply(Stage::Before)) => Reaction::Lost,
         Some(Interference::LoseReply(Stage::After)) => {
@@ -234,7 +244,11 @@ fn asked(world: &World, session: &Session, command: &Command) -> Asked {
 }
 
 fn outcome(reaction: &Reaction) -> String {
-    let Reaction::Answer(answer) = reaction else { return "reply_lost".to_owned() };
+    let answer = match reaction {
+        Reaction::Answer(answer) => answer,
+        Reaction::Held => return "held".to_owned(),
+        Reaction::Lost => return "reply_lost".to_owned(),
+    };
     let error = answer.records.iter().find_map(|record| match record {
         Record::Error(error) => Some(error),
         _ => None,

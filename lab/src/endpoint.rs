@@ -18,7 +18,7 @@ use tokio::{sync::Notify, time::Instant};
 use uuid::Uuid;
 
 use crate::{
-    cmdlets::{self, Answer, Endpoint, Reaction, Session},
+    cmdlets::{Answer, Endpoint, Reaction, Session},
     http::{Cut, Tasks, blocking},
     running::Running,
 };
@@ -103,9 +103,10 @@ impl PowerShell {
         match event {
             ServerEvent::Start { run, pipeline } => {
                 shells.use_now(run.shell);
-                match self.running.with(|world| cmdlets::run(world, &self.session, &pipeline)) {
+                match self.running.run(&self.session, &pipeline) {
                     Reaction::Answer(answer) if answer.lasts.is_zero() => finish(&mut shells.server, run, *answer),
                     Reaction::Answer(answer) => self.finish_later(run, *answer),
+                    Reaction::Held => {}
                     Reaction::Lost => return Err(Cut),
                 }
             }

@@ -19,13 +19,25 @@ pub enum Fault {
         /// How far.
         seconds: i64,
     },
-    /// A cmdlet fails, without effect.
+    /// A cmdlet fails.
     Fail {
         /// Which calls.
         #[serde(flatten)]
         calls: Calls,
         /// How.
         error: Failure,
+        /// Before or after the cmdlet is carried out.
+        #[serde(default = "before")]
+        stage: Stage,
+    },
+    /// A cmdlet never ends, as for a client that is killed while it waits.
+    Hold {
+        /// Which calls.
+        #[serde(flatten)]
+        calls: Calls,
+        /// Before or after the cmdlet is carried out.
+        #[serde(default)]
+        stage: Stage,
     },
     /// Keys that are imported on a server from now on land in this provider, and those of Auth certificates that are
     /// there move to it.
@@ -126,6 +138,10 @@ fn once() -> u32 {
     1
 }
 
+fn before() -> Stage {
+    Stage::Before
+}
+
 /// How a cmdlet fails.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -138,7 +154,7 @@ pub enum Failure {
     RpcUnavailable,
 }
 
-/// When a connection is cut.
+/// When it goes wrong.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
@@ -168,7 +184,9 @@ pub enum Change {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Interference {
     /// It fails.
-    Fail(Failure),
+    Fail(Failure, Stage),
+    /// It never ends.
+    Hold(Stage),
     /// Its answer is lost.
     LoseReply(Stage),
     /// It does nothing.

@@ -70,7 +70,7 @@ pub struct Asked {
     /// Parameters as text; `***` for secrets, a count for bytes.
     #[serde(serialize_with = "as_map")]
     pub parameters: Vec<(String, String)>,
-    /// `ok`, an error id, or `reply_lost`.
+    /// `ok`, an error id, `held` or `reply_lost`.
     pub outcome: String,
 }
 

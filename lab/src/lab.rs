@@ -13,6 +13,7 @@ use aws_lc_rs::rand;
 use chrono::{DateTime, TimeDelta, Utc};
 use psrp::Secret;
 use serde::Serialize;
+use tokio::sync::watch;
 
 use crate::{
     Options,
@@ -26,7 +27,7 @@ use crate::{
     http::{Tasks, Transport, listen},
     journal::{Asked, Count, Effect, EffectKind, Requested},
     organization::ServerSpec,
-    running::Running,
+    running::{Cmdlets, Running},
     site::{Site, SiteKind},
     state::State,
     tls::Authority,
@@ -192,6 +193,12 @@ impl Lab {
             cmdlets: world.journal.cmdlets.clone(),
             requests: world.journal.requests.clone(),
         })
+    }
+
+    /// How many cmdlets were asked for so far; whoever waits for more is woken.
+    #[must_use]
+    pub fn cmdlets(&self) -> watch::Receiver<Cmdlets> {
+        self.running.cmdlets()
     }
 
     /// How many shells are open, at all endpoints together.

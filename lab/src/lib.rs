@@ -34,3 +34,4 @@ pub use files::Files;
 pub use lab::{Lab, LabServer, Report};
 pub use options::{Authentication, Options};
 pub use psrp::Secret;
+pub use running::Cmdlets;

@@ -6,9 +6,16 @@ use std::{
 };
 
 use chrono::{DateTime, TimeDelta, Utc};
+use psrp::Pipeline;
 use tokio::sync::watch;
 
-use crate::{admission::Admission, clock::Clock, faults::Fault, world::World};
+use crate::{
+    admission::Admission,
+    clock::Clock,
+    cmdlets::{self, Reaction, Session},
+    faults::Fault,
+    world::World,
+};
 
 /// A world in time.
 #[derive(Debug)]
@@ -16,10 +23,20 @@ pub(crate) struct Running {
     inner: Mutex<(Clock, World)>,
     /// Changes with every fault, so that whoever waits for an answer looks again whether the server is still there.
     faults: watch::Sender<u64>,
+    cmdlets: watch::Sender<Cmdlets>,
     pub(crate) admission: Admission,
     /// How long every request is on its way.
     pub(crate) latency: Duration,
     shells: Mutex<Shells>,
+}
+
+/// How many cmdlets were asked for so far.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Cmdlets {
+    /// All of them.
+    pub asked: usize,
+    /// Those that never end.
+    pub held: usize,
 }
 
 /// Shells of all endpoints together.
@@ -34,7 +51,7 @@ pub(crate) struct Shells {
 impl Running {
     pub(crate) fn new(clock: Clock, world: World, admission: Admission, latency: Duration) -> Self {
         let (inner, shells) = (Mutex::new((clock, world)), Mutex::default());
-        Self { inner, faults: watch::Sender::new(0), admission, latency, shells }
+        Self { inner, faults: watch::Sender::new(0), cmdlets: watch::Sender::default(), admission, latency, shells }
     }
 
     /// The world as it is by now.
@@ -42,6 +59,20 @@ impl Running {
         let (clock, world) = &mut *self.lock();
         world.catch_up(clock.at(Utc::now()));
         work(world)
+    }
+
+    /// Runs a pipeline.
+    pub(crate) fn run(&self, session: &Session, pipeline: &Pipeline) -> Reaction {
+        let reaction = self.with(|world| cmdlets::run(world, session, pipeline));
+        self.cmdlets.send_modify(|cmdlets| {
+            cmdlets.asked += 1;
+            cmdlets.held += usize::from(reaction == Reaction::Held);
+        });
+        reaction
+    }
+
+    pub(crate) fn cmdlets(&self) -> watch::Receiver<Cmdlets> {
+        self.cmdlets.subscribe()
     }
 
     pub(crate) fn clock(&self) -> Clock {

@@ -47,8 +47,10 @@ pub async fn run(worker: Arc<Worker>, concurrency: usize, stop: CancellationToke
         let working = run_crew(worker, concurrency, stop);
         let working = async {
             tokio::select! {
-                () = working => {}
+                // Whoever was killed does nothing more.
+                biased;
                 () = until_dropped.cancelled() => {}
+                () = working => {}
             }
         };
         runtime.block_on(LocalSet::new().run_until(working));
@@ -187,18 +189,17 @@ async fn attempt(worker: &Worker, claimed: &ClaimedStep, lease: &Lease) -> db::R
             info!(renewal = %step.renewal_id, step = %step.kind, target = step.target, "Finished {}", place(step));
             Ok(())
         }
-        Ok(Ended::With(end)) => store(worker, claimed, &end).await,
+        Ok(Ended::With(end)) => store(worker, claimed, end).await,
         Err(StepError::Database(error)) => Err(error),
-        Err(StepError::GateClosed(trouble)) => store(worker, claimed, &closed_gate(trouble)).await,
-        Err(StepError::Attention(trouble)) => store(worker, claimed, &StepEnd::Attention(trouble)).await,
+        Err(StepError::GateClosed(trouble)) => store(worker, claimed, closed_gate(trouble)).await,
+        Err(StepError::Attention(trouble)) => store(worker, claimed, StepEnd::Attention(trouble)).await,
         Err(StepError::Retry(trouble)) => again(worker, claimed, trouble).await,
     }
 }
 
-async fn store(worker: &Worker, claimed: &ClaimedStep, end: &StepEnd) -> Result<(), db::Error> {
-    tell(claimed, end);
-    let now = worker.now();
-    worker.db.write(async |tx| tx.finish_step(claimed, &worker.name, end, now).await).await
+async fn store(worker: &Worker, claimed: &ClaimedStep, end: StepEnd) -> db::Result<()> {
+    tell(claimed, &end);
+    worker.db.finish(claimed, &worker.name, end, worker.now()).await
 }
 
 fn tell(claimed: &ClaimedStep, end: &StepEnd) {
@@ -252,14 +253,14 @@ async fn again(worker: &Worker, claimed: &ClaimedStep, trouble: Trouble) -> db::
             Exhausted::RollBack => return roll_back(worker, claimed, &trouble).await,
         },
     };
-    store(worker, claimed, &end).await
+    store(worker, claimed, end).await
 }
 
 /// What the approved plan says of a step that was tried often enough.
 fn when_exhausted(claimed: &ClaimedStep) -> Exhausted {
     let planned = claimed.run.plan.iter().flat_map(|plan| &plan.steps);
-    let planned = planned.filter(|planned| planned.ordinal == claimed.step.ordinal);
-    planned.map(|planned| planned.when_exhausted).next().unwrap_or_default()
+    let mut planned = planned.filter(|planned| planned.ordinal == claimed.step.ordinal);
+    planned.next().map(|planned| planned.when_exhausted).unwrap_or_default()
 }
 
 async fn roll_back(worker: &Worker, claimed: &ClaimedStep, trouble: &Trouble) -> db::Result<()> {

@@ -113,13 +113,22 @@ pub(crate) async fn view_entire_forest(session: &mut Session) -> Result<()> {
     run(session, Command::new("Set-ADServerSettings").with("ViewEntireForest", true)).await.map(drop)
 }
 
+/// How the id of an error begins that says that there is no such cmdlet, for this account at least.
+const NOT_FOUND: &str = "CommandNotFoundException";
+
 /// Which of these cmdlets the account may not run: its role assignments decide what the endpoint offers.
 pub(crate) async fn not_permitted(session: &mut Session, cmdlets: &[&str]) -> Result<Vec<String>> {
     let mut missing = Vec::new();
     for cmdlet in cmdlets {
         let answer = session.invoke(Command::new("Get-Command").with("Name", *cmdlet)).await?;
-        if answer.output.is_empty() {
+        if !answer.output.is_empty() {
+            continue;
+        }
+        // Whatever else went wrong says nothing about rights.
+        if answer.errors.iter().all(|e| e.fully_qualified_error_id.starts_with(NOT_FOUND)) {
             missing.push((*cmdlet).to_owned());
+        } else {
+            succeed("Get-Command", answer)?;
         }
     }
     Ok(missing)

@@ -10,55 +10,31 @@
 //!
 //! `REKEY_EVERY_FAULT=7` takes every seventh of it, `REKEY_FAULT=drop_after` one kind only.
 
-use std::{
-    any::Any,
-    collections::{BTreeMap, BTreeSet},
-    env,
-    panic::AssertUnwindSafe,
-};
+use std::{collections::BTreeSet, env};
 
-use db::LoadedRun;
-use domain::{Policy, RenewalId, State, StepStatus, Trouble, audit::AuditEntry};
-use futures_util::{FutureExt as _, StreamExt as _, stream};
-use lab::{
-    Options, Report,
-    faults::wire::Action,
-    journal::EffectKind,
-    organization::{Organization, Servicelet},
-};
+use db::Kind as Database;
+use lab::{Report, faults::wire::Action};
 use serde_json::{Value as Json, json};
 
-use crate::support::{Setting, World};
+use crate::trial::{self, Happening, Script, What};
 
-/// How many renewals are under way at the same time: they wait more than they compute.
-const AT_ONCE: usize = 8;
 /// Every so manieth request is in the sample, whatever it is for.
 const SAMPLE: usize = 30;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_fault_at_any_request_is_survived_or_told() {
-    let clean = clean_run().await;
-    let chosen: Vec<(Kind, usize)> = chosen(&clean);
+    let clean = trial::run(script(Vec::new())).await.report;
+    let chosen = chosen(&clean);
     println!("{} requests in a renewal, {} runs with a fault", clean.requests.len(), chosen.len());
-    let runs = stream::iter(chosen).map(|(kind, request)| async move {
-        let ended = AssertUnwindSafe(disturbed_run(kind, request)).catch_unwind().await;
-        let ended = ended.map_err(panic_text);
-        if let Err(why) = &ended {
-            println!("{} at request {request}: {why}", kind.name);
-        }
-        (kind, request, ended)
-    });
-    let mut summary: BTreeMap<&str, Tally> = BTreeMap::new();
-    let mut failures = Vec::new();
-    let mut runs = runs.buffer_unordered(AT_ONCE);
-    while let Some((kind, request, ended)) = runs.next().await {
-        match ended {
-            Ok(ended) => summary.entry(kind.name).or_default().add(&ended),
-            Err(why) => failures.push(format!("{} at request {request}: {why}", kind.name)),
-        }
-    }
-    summary.iter().for_each(|(kind, tally)| println!("{kind:15} {tally}"));
-    assert!(failures.is_empty(), "{} runs went wrong:\n{}", failures.len(), failures.join("\n"));
+    let disturbed = |(kind, request): (Kind, usize)| {
+        let what = What::Request { skip: request, act: (kind.act)() };
+        (kind.name, script(vec![Happening { after: 0, what }]))
+    };
+    trial::try_all(chosen.into_iter().map(disturbed).collect()).await;
+}
+
+fn script(happenings: Vec<Happening>) -> Script {
+    Script { database: Database::Sqlite, steps_at_once: 1, happenings }
 }
 
 /// A kind of fault.
@@ -133,164 +109,4 @@ fn around_changes(clean: &Report) -> BTreeSet<usize> {
         carried.filter(|(_, c)| ["Import-ExchangeCertificate", "Set-AuthConfig"].contains(&c.cmdlet.as_str()));
     let near = |command: usize| command.saturating_sub(2)..(command + 3).min(clean.requests.len());
     changing.flat_map(|((command, _), _)| near(command)).collect()
-}
-
-/// Two servers in two sites, which hear of every change at once, and a renewal with short waits: as few requests as a whole renewal can have, the same in
-/// each run.
-fn setting() -> Setting {
-    let mut organization = Organization::contoso();
-    organization.servers.remove(1);
-    organization.replication_lag = chrono::TimeDelta::zero();
-    organization.servicelet = Servicelet::Off;
-    Setting {
-        lab: Options { organization, ..Options::default() },
-        policy: Policy { staging_lead_hours: 24, soak_hours: 2, soak_check_minutes: 240, ..Policy::default() },
-        steps_at_once: Some(1),
-        ..Setting::default()
-    }
-}
-
-async fn clean_run() -> Report {
-    let world = World::with(setting()).await;
-    let id = world.ask(|_| {}).await;
-    world.approve_all(id).await;
-    check(&world, id).await;
-    let lab = world.stop_worker().await;
-    let report = lab.report();
-    lab.shutdown().await;
-    report
-}
-
-/// How a run with a fault went.
-#[derive(Debug)]
-struct Ended {
-    /// Whether there was such a request at all.
-    disturbed: bool,
-    /// The trouble with which it stopped on the way.
-    stopped: Option<String>,
-}
-
-async fn disturbed_run(kind: Kind, request: usize) -> Ended {
-    let world = World::with(setting()).await;
-    world.fault(json!({ "kind": "wire", "skip": request, "do": (kind.act)() }));
-    let mut id = world.ask(|_| {}).await;
-    let mut stopped = None;
-    loop {
-        let run = world.until(id, |run| {
-            trouble(run).is_some() || run.renewal.state.open_gate().is_some() || !run.renewal.state.is_live()
-        });
-        let run = run.await;
-        if let Some(trouble) = trouble(&run) {
-            check_trouble(&trouble);
-            assert!(stopped.is_none(), "stopped again, though nothing was disturbed any more: {stopped:?}, {trouble}");
-            stopped = Some(trouble.code);
-            if run.renewal.state.is_live() {
-                world.db.write(async |tx| tx.retry(id, None, "olga", world.now()).await).await.unwrap();
-            } else {
-                check_untouched(&world);
-                id = world.ask(|_| {}).await;
-            }
-        } else if let Some(gate) = run.renewal.state.open_gate() {
-            world.approve(id, gate).await;
-        } else {
-            break;
-        }
-    }
-    check(&world, id).await;
-    let lab = world.stop_worker().await;
-    assert_eq!(lab.shells(), 0, "shells were left behind");
-    let disturbed = lab.report().requests.iter().any(|asked| asked.disturbed);
-    lab.shutdown().await;
-    Ended { disturbed, stopped }
-}
-
-/// Why a run does not go on before somebody has acted.
-fn trouble(run: &LoadedRun) -> Option<Trouble> {
-    match &run.renewal.state {
-        State::Failed { trouble, .. } => Some(trouble.clone()),
-        _ => run.steps.iter().find(|s| s.status == StepStatus::Attention).and_then(|s| s.trouble.clone()),
-    }
-}
-
-/// A person can make something of it.
-fn check_trouble(trouble: &Trouble) {
-    let internal = [
-        "certificate_missing",
-        "no_domain_controller",
-        "not_published",
-        "plan_missing",
-        "protocol",
-        "unexpected_answer",
-    ];
-    assert!(!internal.contains(&trouble.code.as_str()), "{trouble:?}");
-    assert!(trouble.message.len() > 20 && trouble.action.len() > 10, "{trouble:?}");
-    assert!(trouble.message.contains("ex0"), "it names the server: {trouble:?}");
-}
-
-/// A renewal that was refused has changed nothing.
-fn check_untouched(world: &World) {
-    assert!(world.lab.report().effects.is_empty(), "{:#?}", world.lab.report().effects);
-}
-
-/// The renewal has done everything, once.
-async fn check(world: &World, id: RenewalId) {
-    let run = world.run(id).await;
-    assert!(matches!(run.renewal.state, State::Succeeded { .. }), "{:?}", run.renewal.state);
-    world.check_renewed(id).await;
-    for (kind, times) in [
-        (EffectKind::Import, 2),
-        (EffectKind::Publish, 1),
-        (EffectKind::ClearPrevious, 1),
-        (EffectKind::Remove, 2),
-        (EffectKind::Restart, 6),
-        (EffectKind::NewCertificate, 0),
-        (EffectKind::ClearNext, 0),
-    ] {
-        assert_eq!(world.effects(kind), (times, times), "{kind:?}");
-    }
-    // The date is pushed out when a server seems not to be ready at that moment.
-    let (staged, changed) = world.effects(EffectKind::SetAuthConfigNext);
-    let postponed = world.audit(id).await.iter().filter(|entry| is_postponement(entry)).count();
-    assert!(staged == changed && (1..=1 + postponed).contains(&(staged as usize)), "{staged} times staged");
-    for server in world.lab.state().servers {
-        assert_eq!(server.certificates.len(), 1, "only the new certificate is left: {server:?}");
-    }
-}
-
-fn is_postponement(entry: &AuditEntry) -> bool {
-    let line = entry.detail["cmdlet"].as_str().unwrap_or_default();
-    entry.action == "cmdlet.intended" && entry.detail["step"] == "publish" && line.contains("-NewCertificateThumbprint")
-}
-
-fn panic_text(panic: Box<dyn Any + Send>) -> String {
-    let text = panic.downcast_ref::<String>().cloned();
-    text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned())).unwrap_or_default()
-}
-
-/// What the runs of one kind came to.
-#[derive(Default)]
-struct Tally {
-    runs: u32,
-    /// There was no such request any more.
-    undisturbed: u32,
-    at_once: u32,
-    stopped: BTreeMap<String, u32>,
-}
-
-impl Tally {
-    fn add(&mut self, ended: &Ended) {
-        self.runs += 1;
-        match &ended.stopped {
-            Some(code) => *self.stopped.entry(code.clone()).or_default() += 1,
-            None if ended.disturbed => self.at_once += 1,
-            None => self.undisturbed += 1,
-        }
-    }
-}
-
-impl std::fmt::Display for Tally {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { runs, undisturbed, at_once, stopped } = self;
-        write!(f, "{runs} runs, {at_once} ended by themselves, {undisturbed} undisturbed, stopped: {stopped:?}")
-    }
 }

@@ -2,9 +2,14 @@
 
 #![expect(clippy::unwrap_used, reason = "clippy.toml allows it in tests; this is for their helpers")]
 
+mod database;
+mod every_call;
 mod faults_of_the_wire;
+mod invariants;
+mod process;
 mod refusals;
 mod runs;
 mod support;
+mod trial;
 mod troubles;
 mod undoing;

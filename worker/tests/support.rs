@@ -1,9 +1,9 @@
 //! A lab, a worker on it, and the people who ask and approve.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use chrono::Utc;
-use db::{Bounds, Db, LoadedRun};
+use db::{Bounds, Db, Kind, LoadedRun};
 use domain::{
     Decision, Gate, Organization, OrganizationId, Policy, Reason, Renewal, RenewalId, Request, State, Step, StepKind,
     StepStatus, Timeline, audit::AuditEntry, gate::Verb, progress::Facts,
@@ -11,15 +11,15 @@ use domain::{
 use lab::{Lab, Options, journal::EffectKind};
 use secrecy::SecretString;
 use serde_json::Value as Json;
-use tokio::{task::JoinHandle, time::timeout};
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio::{task::JoinSet, time::timeout};
 use uuid::Uuid;
 use worker::{
-    Managed, Worker,
+    Managed, Pace, Worker,
     connectors::{Account, Credentials, Endpoints, MAX_ENVELOPE_SIZE, MAX_SESSIONS, Sessions, Trust},
-    engine,
     sealing::Sealer,
 };
+
+use crate::{database::Database, process::Process};
 
 /// Four hours in a second: a whole run takes about twenty.
 pub(crate) const SCALE: f64 = 14_400.0;
@@ -30,10 +30,22 @@ pub(crate) struct World {
     pub(crate) lab: Lab,
     pub(crate) db: Db,
     pub(crate) timeline: Timeline,
-    /// Stops the worker, also when a test fails.
-    stop: DropGuard,
-    running: JoinHandle<()>,
-    _folder: tempfile::TempDir,
+    /// The workers that are alive.
+    pub(crate) processes: Vec<Process>,
+    database: Database,
+    /// Keeps in touch with what others write.
+    listening: JoinSet<()>,
+    hiring: Hiring,
+    hired: usize,
+}
+
+/// What all workers of a world are given.
+struct Hiring {
+    password: String,
+    ca: String,
+    policy: Policy,
+    pace: Pace,
+    steps_at_once: usize,
 }
 
 /// How a world differs from the default one.
@@ -45,6 +57,9 @@ pub(crate) struct Setting {
     pub(crate) policy: Policy,
     /// How many steps the worker runs at a time.
     pub(crate) steps_at_once: Option<usize>,
+    /// Which database; SQLite if none.
+    pub(crate) database: Option<Kind>,
+    pub(crate) pace: Pace,
 }
 
 impl World {
@@ -55,33 +70,60 @@ impl World {
 
     pub(crate) async fn with(setting: Setting) -> Self {
         let lab = Lab::start(Options { scale: SCALE, ..setting.lab }).await.unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        let db = Db::open(&format!("sqlite:{}", folder.path().join("rekey.db").display())).await.unwrap();
-        db.migrate().await.unwrap();
-        let now = Utc::now();
-        let timeline = Timeline { real_origin: now, virtual_origin: lab.now(), scale: SCALE };
-        let password = setting.password.map_or_else(|| lab.password().expose().to_owned(), str::to_owned);
-        let ca = if setting.foreign_ca { foreign_ca() } else { lab.ca_pem().to_owned() };
-        let managed = Managed {
+        let database = Database::new(setting.database.unwrap_or(Kind::Sqlite)).await;
+        let timeline = Timeline { real_origin: Utc::now(), virtual_origin: lab.now(), scale: SCALE };
+        let hiring = Hiring {
+            password: setting.password.map_or_else(|| lab.password().expose().to_owned(), str::to_owned),
+            ca: if setting.foreign_ca { foreign_ca() } else { lab.ca_pem().to_owned() },
+            policy: setting.policy,
+            pace: setting.pace,
+            steps_at_once: setting.steps_at_once.unwrap_or(4),
+        };
+        let (db, listening) = listen(&database).await;
+        let mut world = Self { lab, db, timeline, processes: Vec::new(), database, listening, hiring, hired: 0 };
+        world.hire().await;
+        world
+    }
+
+    /// Starts one more worker.
+    pub(crate) async fn hire(&mut self) {
+        self.hired += 1;
+        let name = format!("worker:{}", self.hired);
+        let Hiring { pace, steps_at_once, .. } = self.hiring;
+        let (timeline, managed) = (self.timeline, vec![self.managed()]);
+        let make = |db| {
+            let mut worker = Worker::new(db, timeline, name, Sealer::new(&[7; 32]), managed);
+            worker.pace = pace;
+            worker
+        };
+        self.processes.push(Process::start(&self.database, &self.db, steps_at_once, make).await);
+    }
+
+    /// Kills a worker. On SQLite the whole service is that process: what it starts with next is all that is left of it.
+    pub(crate) async fn kill(&mut self, process: usize) {
+        self.processes.remove(process).kill().await;
+        if self.database.kind() == Kind::Sqlite {
+            (self.db, self.listening) = listen(&self.database).await;
+            self.db.write(async |tx| tx.end_all_leases(self.now()).await).await.unwrap();
+        }
+    }
+
+    fn managed(&self) -> Managed {
+        Managed {
             organization: Organization {
                 id: contoso(),
                 name: "Contoso".to_owned(),
                 lab: true,
                 windows: true,
-                policy: setting.policy,
+                policy: self.hiring.policy.clone(),
             },
-            endpoints: endpoints(&lab, &password, &ca),
+            endpoints: endpoints(&self.lab, &self.hiring.password, &self.hiring.ca),
             bounds: Bounds::default(),
-        };
-        let worker = Worker::new(db.clone(), timeline, "worker:test".to_owned(), Sealer::new(&[7; 32]), vec![managed]);
-        let stop = CancellationToken::new();
-        let at_once = setting.steps_at_once.unwrap_or(4);
-        let running = tokio::spawn(engine::run(Arc::new(worker), at_once, stop.clone()));
-        Self { lab, db, timeline, stop: stop.drop_guard(), running, _folder: folder }
+        }
     }
 
     pub(crate) fn now(&self) -> chrono::DateTime<Utc> {
-        self.timeline.at(Utc::now())
+        self.timeline.at(self.db.now())
     }
 
     pub(crate) fn fault(&self, fault: Json) {
@@ -118,9 +160,13 @@ impl World {
     /// Bob approves a gate as soon as it is open.
     pub(crate) async fn approve(&self, id: RenewalId, gate: Gate) {
         let run = self.until(id, |run| run.renewal.state.open_gate() == Some(gate)).await;
+        self.approve_plan(run, gate).await;
+    }
+
+    pub(crate) async fn approve_plan(&self, run: LoadedRun, gate: Gate) {
         let decision = Decision {
             id: Uuid::now_v7(),
-            renewal_id: id,
+            renewal_id: run.renewal.id,
             gate,
             plan_digest: run.renewal.plan_digest.unwrap(),
             verb: Verb::Approve,
@@ -171,7 +217,7 @@ impl World {
         find(&run, kind, StepStatus::Attention).unwrap().trouble.clone().unwrap()
     }
 
-    async fn troubles(&self, id: RenewalId) -> Vec<(String, String, Option<domain::Trouble>)> {
+    pub(crate) async fn troubles(&self, id: RenewalId) -> Vec<(String, String, Option<domain::Trouble>)> {
         let run = self.run(id).await;
         run.steps.into_iter().map(|s| (format!("{} {:?}", s.kind, s.status), s.target, s.trouble)).collect()
     }
@@ -219,16 +265,29 @@ impl World {
         }
     }
 
-    /// Stops the worker, which closes its sessions. The lab goes on.
-    pub(crate) async fn stop_worker(self) -> Lab {
-        drop(self.stop);
-        self.running.await.unwrap();
-        self.lab
+    /// Stops the workers, which close their sessions. The lab goes on.
+    pub(crate) async fn stop_workers(&mut self) {
+        for process in self.processes.drain(..) {
+            process.stop().await;
+        }
     }
 
-    pub(crate) async fn close(self) {
-        self.stop_worker().await.shutdown().await;
+    pub(crate) async fn close(mut self) {
+        self.stop_workers().await;
+        self.lab.shutdown().await;
+        self.listening.shutdown().await;
+        self.db.close().await;
+        self.database.remove().await;
     }
+}
+
+/// Opens a database for those who ask and approve.
+async fn listen(database: &Database) -> (Db, JoinSet<()>) {
+    let db = database.open().await;
+    let mut listening = JoinSet::new();
+    let heard = db.clone();
+    listening.spawn(async move { heard.watch().await });
+    (db, listening)
 }
 
 pub(crate) fn no_thumbprint(value: &Json) -> bool {

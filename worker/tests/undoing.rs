@@ -32,7 +32,7 @@ async fn rollback_after_publication_makes_the_old_certificate_sign_again() {
     world.approve(id, Gate::Execute).await;
     world.approve(id, Gate::Publish).await;
     let run = world.until(id, |run| find(run, StepKind::Soak, StepStatus::Ready).is_some()).await;
-    let old = run.plan.unwrap().observed.current.unwrap();
+    let old = run.plan.unwrap().observed.current.clone().unwrap();
     world.db.write(async |tx| tx.roll_back(id, None, "olga", "partner trouble", world.now()).await).await.unwrap();
     let run = world.until(id, |run| !run.renewal.state.is_live()).await;
     assert!(matches!(run.renewal.state, State::RolledBack { .. }), "{:?}", run.renewal.state);

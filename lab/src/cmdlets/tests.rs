@@ -533,6 +533,26 @@ fn a_lost_reply_is_lost_after_the_cmdlet_was_carried_out() {
 }
 
 #[test]
+fn a_cmdlet_can_fail_after_it_was_carried_out() {
+    let (mut bench, made) = (Bench::new(), Made::number(0));
+    let calls = calls("Import-ExchangeCertificate");
+    bench.world.apply(Fault::Fail { calls, error: Failure::RpcUnavailable, stage: Stage::After }).unwrap();
+    assert_refused(&bench.import("EX02", &made), "RPC");
+    assert!(bench.has("EX02", &made.thumbprint()));
+}
+
+#[test]
+fn a_cmdlet_that_never_ends_is_carried_out_or_not() {
+    let made = Made::number(0);
+    for stage in [Stage::Before, Stage::After] {
+        let mut bench = Bench::new();
+        bench.world.apply(Fault::Hold { calls: calls("Import-ExchangeCertificate"), stage }).unwrap();
+        assert_eq!(bench.import("EX02", &made), Reaction::Held);
+        assert_eq!(bench.has("EX02", &made.thumbprint()), stage == Stage::After);
+    }
+}
+
+#[test]
 fn an_answer_without_effect_looks_like_success() {
     let (mut bench, _) = staged();
     bench.world.apply(Fault::NoChange { calls: calls("Set-AuthConfig") }).unwrap();

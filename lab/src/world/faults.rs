@@ -20,7 +20,8 @@ impl World {
                 let server = self.named(&server)?;
                 self.servers[server].clock_skew = TimeDelta::seconds(seconds);
             }
-            Fault::Fail { calls, error } => self.interceptors.add(calls, Interference::Fail(error)),
+            Fault::Fail { calls, error, stage } => self.interceptors.add(calls, Interference::Fail(error, stage)),
+            Fault::Hold { calls, stage } => self.interceptors.add(calls, Interference::Hold(stage)),
             Fault::KeyProvider { server, provider } => {
                 let server = self.named(&server)?;
                 self.move_keys(server, &Provider::named(&provider));

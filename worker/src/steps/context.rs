@@ -55,7 +55,7 @@ impl<'a> Context<'a> {
 
     pub(super) fn plan(&self) -> Result<&Plan> {
         let lost = || Trouble::new("plan_missing", "The renewal has no plan", "Cancel it and raise it again");
-        self.claimed.run.plan.as_ref().ok_or_else(|| StepError::Attention(lost()))
+        self.claimed.run.plan.as_deref().ok_or_else(|| StepError::Attention(lost()))
     }
 
     /// What earlier steps have made known.

@@ -2,12 +2,10 @@
 
 use db::StepEnd;
 use domain::{
-    Outcome, StepKind, Thumbprint, Trouble,
-    audit::NewAudit,
+    Outcome, Thumbprint, Trouble,
     plan::{PfxAlgorithm, PlannedServer},
     snapshot::Key,
 };
-use serde_json::json;
 
 use super::{Context, Ended, Result, StepError};
 use crate::{
@@ -31,7 +29,7 @@ pub(super) async fn run(context: &Context<'_>) -> Result<Ended> {
         key,
         already_present,
     };
-    finish(context, outcome).await
+    Ok(Ended::With(StepEnd::Done(outcome)))
 }
 
 /// Imports the certificate if the server lacks it. `None` when it was there.
@@ -117,24 +115,6 @@ async fn check_key(context: &Context<'_>, thumbprint: &Thumbprint) -> Result<Key
         Key::Ksp => wrong("key_in_ksp", "has its key in a key storage provider, which Exchange cannot sign with"),
         Key::Missing => wrong("key_missing", "has no private key"),
     }
-}
-
-/// Ends the step. With the last server the key has done its work: it is destroyed in the same transaction.
-async fn finish(context: &Context<'_>, outcome: Outcome) -> Result<Ended> {
-    let (claimed, name, now) = (context.claimed, context.worker.name.as_str(), context.now());
-    let end = StepEnd::Done(outcome);
-    let written = context.worker.db.write(async |tx| {
-        tx.finish_step(claimed, name, &end, now).await?;
-        let run = tx.load_run(claimed.run.renewal.id).await?;
-        let open = run.steps.iter().any(|s| s.kind == StepKind::Distribute && !s.status.is_over());
-        if !open && tx.destroy_sealed_key(run.renewal.id).await? {
-            let detail = json!({ "why": "every server has the key" });
-            tx.audit(&run.renewal, NewAudit::new(name, "key.destroyed", detail), now).await?;
-        }
-        Ok::<_, db::Error>(())
-    });
-    written.await?;
-    Ok(Ended::Stored)
 }
 
 fn not_made(why: &str) -> StepError {

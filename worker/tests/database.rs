@@ -1,0 +1,77 @@
+//! A database of its own for every world: a SQLite file, or one on the PostgreSQL server that `TEST_POSTGRES_URL` names.
+
+use std::env;
+
+use db::{Db, Kind};
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
+use tempfile::TempDir;
+use uuid::Uuid;
+
+pub(crate) struct Database {
+    url: String,
+    place: Place,
+}
+
+enum Place {
+    Folder(TempDir),
+    Server { url: String, name: String },
+}
+
+impl Database {
+    /// Makes one, with the schema in it. There must be a server if it is to be on PostgreSQL.
+    pub(crate) async fn new(kind: Kind) -> Self {
+        let database = match kind {
+            Kind::Postgres => Self::on_server(server().unwrap()).await,
+            Kind::Sqlite => Self::in_folder(),
+        };
+        let db = database.open().await;
+        db.migrate().await.unwrap();
+        db.close().await;
+        database
+    }
+
+    fn in_folder() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        Self { url: format!("sqlite:{}", folder.path().join("rekey.db").display()), place: Place::Folder(folder) }
+    }
+
+    async fn on_server(server: String) -> Self {
+        let name = format!("rekey_{}", Uuid::new_v4().simple());
+        administer(&server, format!("CREATE DATABASE {name}")).await;
+        let url = format!("{}/{name}", server.rsplit_once('/').unwrap().0);
+        Self { url, place: Place::Server { url: server, name } }
+    }
+
+    pub(crate) fn kind(&self) -> Kind {
+        match self.place {
+            Place::Folder(_) => Kind::Sqlite,
+            Place::Server { .. } => Kind::Postgres,
+        }
+    }
+
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    pub(crate) async fn open(&self) -> Db {
+        Db::open(&self.url).await.unwrap()
+    }
+
+    /// Takes it away, whoever still has it open.
+    pub(crate) async fn remove(self) {
+        if let Place::Server { url, name } = self.place {
+            administer(&url, format!("DROP DATABASE {name} WITH (FORCE)")).await;
+        }
+    }
+}
+
+/// Where databases can be made on PostgreSQL, if anywhere.
+pub(crate) fn server() -> Option<String> {
+    env::var("TEST_POSTGRES_URL").ok()
+}
+
+async fn administer(server: &str, statement: String) {
+    let mut connection = PgConnection::connect(server).await.unwrap();
+    connection.execute(AssertSqlSafe(statement)).await.unwrap();
+    connection.close().await.unwrap();
+}

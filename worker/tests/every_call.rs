@@ -1,0 +1,99 @@
+//! Whatever happens to one call of a renewal, or to one write to the database, and wherever a worker is killed: what `invariants.rs` says holds at the end.
+//!
+//! One thing goes wrong in each run: a call of a cmdlet fails before it is carried out or after, its connection is cut before or after, the workers are
+//! killed before or after; a writing transaction is to be tried again, the connection to the database is lost before, at or after the commit, the worker
+//! is killed before, at or after it. `cargo test` takes a sample, on SQLite and, where there is a server, on PostgreSQL. All of it, each kind at each call
+//! and each write, takes hours of processor time:
+//!
+//! ```text
+//! REKEY_EVERY_CALL=1 ./test -p worker --test main every_call -- --nocapture
+//! ```
+//!
+//! `REKEY_EVERY_CALL=7` takes every seventh run of it, `REKEY_CALL_FAULT=kill_after` one kind only.
+
+use std::{collections::BTreeSet, env};
+
+use db::{Kind, Moment};
+use lab::Report;
+
+use crate::{
+    database,
+    process::{Seen, Trap},
+    trial::{self, CallFault, Happening, Script, WRITE_FAULTS, What},
+};
+
+/// Every so manieth call that changes nothing is in the sample.
+const SAMPLE_OF_CALLS: usize = 20;
+/// Every so manieth write is.
+const SAMPLE_OF_WRITES: usize = 9;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fault_at_any_call_or_write_is_survived_on_sqlite() {
+    everything_once(Kind::Sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fault_at_any_call_or_write_is_survived_on_postgres() {
+    if database::server().is_some() {
+        everything_once(Kind::Postgres).await;
+    }
+}
+
+async fn everything_once(database: Kind) {
+    let script = |happenings| Script { database, steps_at_once: 1, happenings };
+    let clean = trial::run(script(Vec::new())).await;
+    let calls = clean.report.cmdlets.len();
+    let all = all(calls, clean.seen);
+    let chosen = chosen(all.clone(), &clean.report, database);
+    println!("{database:?}: {calls} calls, {:?}, {} schedules in all, {} run", clean.seen, all.len(), chosen.len());
+    let scripts = chosen.into_iter().map(|(kind, _, what)| (kind, script(vec![Happening { after: 0, what }])));
+    trial::try_all(scripts.collect()).await;
+}
+
+/// A kind of fault, the number of the call or write that it meets, and both together.
+type Schedule = (&'static str, usize, What);
+
+fn all(calls: usize, seen: Seen) -> Vec<Schedule> {
+    let at_calls = (0..calls)
+        .flat_map(|skip| CallFault::ALL.into_iter().map(move |how| (how.name(), skip, What::Call { skip, how })));
+    let at_writes = WRITE_FAULTS.into_iter().flat_map(|(name, moment, fault)| {
+        let times = match moment {
+            Moment::Begin => seen.begun,
+            Moment::Commit => seen.to_commit,
+            Moment::Committed => seen.committed,
+        };
+        (0..times).map(move |skip| (name, skip, What::Write(Trap { moment, skip, fault })))
+    });
+    at_calls.chain(at_writes).collect()
+}
+
+/// All, every so manieth, or the sample.
+fn chosen(all: Vec<Schedule>, clean: &Report, database: Kind) -> Vec<Schedule> {
+    let only = env::var("REKEY_CALL_FAULT").ok();
+    let all = all.into_iter().filter(|(kind, ..)| only.as_ref().is_none_or(|only| only == kind));
+    if let Ok(step) = env::var("REKEY_EVERY_CALL") {
+        return all.step_by(step.parse().unwrap_or(1).max(1)).collect();
+    }
+    let calls = sample_of_calls(clean);
+    // The two databases take turns: what one of them leaves out the other has.
+    let turn = usize::from(database == Kind::Postgres);
+    let in_sample = |(kind, number, what): &Schedule| match what {
+        What::Call { how, .. } => {
+            let place = calls.iter().position(|call| call == number);
+            place.is_some_and(|place| CallFault::ALL[(2 * place + 3 * turn + place / 3) % 6] == *how)
+        }
+        _ => {
+            let kind = WRITE_FAULTS.iter().position(|(name, ..)| name == kind).unwrap_or_default();
+            number % SAMPLE_OF_WRITES == turn && (number / SAMPLE_OF_WRITES + 4 * turn) % WRITE_FAULTS.len() == kind
+        }
+    };
+    all.filter(in_sample).collect()
+}
+
+/// The calls that change something, and some of the others.
+fn sample_of_calls(clean: &Report) -> Vec<usize> {
+    let changing = ["Import-", "Set-AuthConfig", "Remove-", "Restart-WebAppPool"];
+    let changing = clean.cmdlets.iter().enumerate().filter(|(_, c)| changing.iter().any(|p| c.cmdlet.starts_with(p)));
+    let others = (0..clean.cmdlets.len()).step_by(SAMPLE_OF_CALLS);
+    changing.map(|(call, _)| call).chain(others).collect::<BTreeSet<_>>().into_iter().collect()
+}

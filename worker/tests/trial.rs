@@ -1,0 +1,465 @@
+//! A renewal on a small organization to which things happen, and a person who sees it through: approves what is asked, and tries again what has
+//! stopped. What must hold at its end is in `invariants.rs`.
+
+use std::{any::Any, collections::BTreeMap, panic::AssertUnwindSafe, time::Duration};
+
+use db::{Kind, LoadedRun, Moment};
+use domain::{Policy, RenewalId, State, StepStatus, Trouble};
+use futures_util::{FutureExt as _, StreamExt as _, stream};
+use lab::{
+    Cmdlets, Options, Report,
+    organization::{Organization, Servicelet},
+};
+use serde_json::{Value as Json, json};
+use tokio::{sync::watch, time::timeout};
+use worker::Pace;
+
+use crate::{
+    invariants::{self, Leftovers},
+    process::{Seen, Trap},
+    support::{Setting, World},
+};
+
+/// How many renewals are under way at the same time: they wait more than they compute.
+const AT_ONCE: usize = 8;
+/// The longest that a renewal may take; only a failure takes that long.
+const PATIENCE: Duration = Duration::from_secs(300);
+/// How often the person looks without being told to: what was committed by a process that was killed is announced by nobody.
+const LOOK: Duration = Duration::from_secs(1);
+/// After this time a worker that was killed is no longer waited for: twice as long as a busy machine keeps a live one from saying so.
+const LEASE: Duration = Duration::from_secs(4);
+/// A server that nobody misses is up again after so many cmdlets.
+const OUTAGE: usize = 12;
+
+/// What is tried.
+#[derive(Clone, Debug)]
+pub(crate) struct Script {
+    pub(crate) database: Kind,
+    pub(crate) steps_at_once: usize,
+    /// What happens, in order.
+    pub(crate) happenings: Vec<Happening>,
+}
+
+/// Something that happens when so many cmdlets have been asked for.
+#[derive(Clone, Debug)]
+pub(crate) struct Happening {
+    pub(crate) after: usize,
+    pub(crate) what: What,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum What {
+    /// A call goes wrong, after so many that do not.
+    Call { skip: usize, how: CallFault },
+    /// One more worker joins. Not on SQLite.
+    Join,
+    /// Changes take so long from one site to another from now on.
+    Lag { seconds: i64 },
+    /// A server goes down, and comes up again when somebody has noticed.
+    Outage { server: &'static str },
+    /// A request of the wire, or its answer, is disturbed.
+    Request { skip: usize, act: Json },
+    /// A person says something, whether it fits or not.
+    Say(Verb),
+    /// A writing transaction of the first worker goes wrong.
+    Write(Trap),
+}
+
+/// What goes wrong with a call.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum CallFault {
+    FailBefore,
+    FailAfter,
+    CutBefore,
+    CutAfter,
+    /// The workers are killed while they wait for its answer; it was not carried out.
+    KillBefore,
+    /// It was.
+    KillAfter,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Verb {
+    Cancel,
+    /// Resumed when nothing is under way any more.
+    Pause,
+    Retry,
+    RollBack,
+}
+
+/// How a trial went.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    /// Whether all that was to happen did: a renewal may be over before.
+    pub(crate) disturbed: bool,
+    /// The troubles with which it stopped on the way.
+    pub(crate) stopped: Vec<String>,
+    pub(crate) status: &'static str,
+    pub(crate) seen: Seen,
+    pub(crate) report: Report,
+}
+
+/// Two servers in two sites, which hear of every change at once, and a renewal with short waits: as few requests as a whole renewal can have, the same in
+/// each run.
+fn setting(script: &Script) -> Setting {
+    let mut organization = Organization::contoso();
+    organization.servers.remove(1);
+    organization.replication_lag = chrono::TimeDelta::zero();
+    organization.servicelet = Servicelet::Off;
+    Setting {
+        lab: Options { organization, ..Options::default() },
+        policy: Policy { staging_lead_hours: 24, soak_hours: 2, soak_check_minutes: 240, ..Policy::default() },
+        steps_at_once: Some(script.steps_at_once),
+        database: Some(script.database),
+        pace: Pace::of(LEASE),
+        ..Setting::default()
+    }
+}
+
+/// Tries them all, several at a time. Panics with all that went wrong.
+pub(crate) async fn try_all(scripts: Vec<(&'static str, Script)>) {
+    let trials = stream::iter(scripts).map(|(kind, script)| async move {
+        let told = format!("{kind}: {script:?}");
+        let ended = AssertUnwindSafe(run(script)).catch_unwind().await;
+        (kind, ended.map_err(|panic| format!("{told}: {}", panic_text(panic))))
+    });
+    let mut summary: BTreeMap<&str, Tally> = BTreeMap::new();
+    let mut failures = Vec::new();
+    let mut trials = trials.buffer_unordered(AT_ONCE);
+    while let Some((kind, ended)) = trials.next().await {
+        match ended {
+            Ok(ended) => summary.entry(kind).or_default().add(&ended),
+            Err(why) => {
+                println!("{why}");
+                failures.push(why);
+            }
+        }
+    }
+    summary.iter().for_each(|(kind, tally)| println!("{kind:15} {tally}"));
+    assert!(failures.is_empty(), "{} runs went wrong:\n{}", failures.len(), failures.join("\n"));
+}
+
+/// Tries one.
+pub(crate) async fn run(script: Script) -> Ended {
+    let mut trial = Trial::begin(script).await;
+    if timeout(PATIENCE, trial.see_through()).await.is_err() {
+        let run = trial.world.run(trial.id).await;
+        let troubles = trial.world.troubles(trial.id).await;
+        panic!("stuck: {:?}\n{troubles:#?}", run.renewal.state);
+    }
+    trial.end().await
+}
+
+struct Trial {
+    world: World,
+    id: RenewalId,
+    script: Script,
+    /// How much of it has happened.
+    happened: usize,
+    outage: Option<Outage>,
+    stopped: Vec<String>,
+    /// The calls that were held so far, whose workers are dead.
+    held: usize,
+    sprung: usize,
+    leftovers: Leftovers,
+}
+
+struct Outage {
+    server: &'static str,
+    /// Ends when so many cmdlets have been asked for, noticed or not.
+    until: usize,
+}
+
+impl Trial {
+    async fn begin(script: Script) -> Self {
+        let world = World::with(setting(&script)).await;
+        let mut trial = Self {
+            world,
+            id: RenewalId(uuid::Uuid::nil()),
+            script,
+            happened: 0,
+            outage: None,
+            stopped: Vec::new(),
+            held: 0,
+            sprung: 0,
+            leftovers: Leftovers::default(),
+        };
+        // What is to happen at the beginning must not be late.
+        trial.let_happen().await;
+        trial.id = trial.world.ask(|_| {}).await;
+        trial
+    }
+
+    async fn see_through(&mut self) {
+        loop {
+            self.replace_the_dead().await;
+            // Order: ask to be woken before looking.
+            let woken = self.world.db.woken();
+            self.let_happen().await;
+            let run = self.world.run(self.id).await;
+            self.end_outage(&run);
+            let refused = matches!(run.renewal.state, State::Failed { .. });
+            if !run.renewal.state.is_live() && !refused {
+                return;
+            }
+            if self.act_on(run).await {
+                continue;
+            }
+            let moved = async {
+                tokio::select! {
+                    () = woken => {}
+                    () = self.asked_for_enough() => {}
+                    () = self.somebody_stands_still() => {}
+                }
+            };
+            // Late is not lost.
+            drop(timeout(LOOK, moved).await);
+        }
+    }
+
+    /// Does what a person can do, also ask again for what was refused before anything was done. Says whether there was anything.
+    async fn act_on(&mut self, run: LoadedRun) -> bool {
+        let (id, state) = (self.id, &run.renewal.state);
+        let resting = run.steps.iter().all(|s| s.status != StepStatus::Running);
+        if let State::Failed { trouble, .. } = state {
+            self.note(trouble);
+            invariants::untouched(&self.world);
+            self.id = self.world.ask(|_| {}).await;
+        } else if let State::Paused { .. } = state {
+            if !resting {
+                return false;
+            }
+            self.world.db.write(async |tx| tx.resume(id, None, "olga", self.world.now()).await).await.unwrap();
+        } else if let Some(trouble) = trouble(&run) {
+            self.note(&trouble);
+            self.world.db.write(async |tx| tx.retry(id, None, "olga", self.world.now()).await).await.unwrap();
+        } else if let Some(gate) = state.open_gate() {
+            self.world.approve_plan(run, gate).await;
+        } else {
+            return false;
+        }
+        true
+    }
+
+    fn note(&mut self, trouble: &Trouble) {
+        invariants::understandable(trouble);
+        let bound = match self.script.happenings.len() {
+            few @ 0..=1 => few,
+            many => 3 * many,
+        };
+        assert!(
+            self.stopped.len() < bound,
+            "stopped again, though nothing was disturbed any more: {:?}, {trouble}",
+            self.stopped
+        );
+        self.stopped.push(trouble.code.clone());
+    }
+
+    async fn let_happen(&mut self) {
+        while let Some(Happening { after, what }) = self.script.happenings.get(self.happened).cloned() {
+            if self.asked().asked < after {
+                return;
+            }
+            self.happened += 1;
+            self.happen(what).await;
+        }
+    }
+
+    async fn happen(&mut self, what: What) {
+        match what {
+            What::Call { skip, how } => self.world.fault(how.as_fault(skip)),
+            What::Join => self.world.hire().await,
+            What::Lag { seconds } => self.world.fault(json!({ "kind": "replication_lag", "seconds": seconds })),
+            What::Outage { server } => {
+                self.switch(server, "down");
+                let until = self.asked().asked + OUTAGE;
+                let before = self.outage.replace(Outage { server, until });
+                before
+                    .filter(|before| before.server != server)
+                    .into_iter()
+                    .for_each(|before| self.switch(before.server, "up"));
+            }
+            What::Request { skip, act } => self.world.fault(json!({ "kind": "wire", "skip": skip, "do": act })),
+            What::Say(verb) => self.say(verb).await,
+            What::Write(trap) => self.world.processes[0].writes.set(trap),
+        }
+    }
+
+    fn switch(&self, server: &str, power: &str) {
+        self.world.fault(json!({ "kind": "power", "server": server, "power": power }));
+    }
+
+    /// Says something that may not fit: that is told, and nothing else.
+    async fn say(&self, verb: Verb) {
+        let (id, now, db) = (self.id, self.world.now(), &self.world.db);
+        let said = match verb {
+            Verb::Cancel => db.write(async |tx| tx.cancel(id, None, "olga", "not tonight", now).await).await,
+            Verb::Pause => db.write(async |tx| tx.pause(id, None, "olga", "lunch", now).await).await,
+            Verb::Retry => db.write(async |tx| tx.retry(id, None, "olga", now).await).await,
+            Verb::RollBack => db.write(async |tx| tx.roll_back(id, None, "olga", "partner trouble", now).await).await,
+        };
+        match said {
+            Ok(_) | Err(db::Error::Refused(_) | db::Error::Illegal(_)) => {}
+            Err(error) => panic!("{verb:?}: {error:?}"),
+        }
+    }
+
+    fn end_outage(&mut self, run: &LoadedRun) {
+        let asked = self.asked().asked;
+        let noticed =
+            !run.renewal.state.is_live() || run.steps.iter().any(|s| !s.status.is_over() && s.trouble.is_some());
+        if let Some(outage) = self.outage.take_if(|outage| noticed || outage.until <= asked) {
+            self.switch(outage.server, "up");
+        }
+    }
+
+    /// Kills who waits for an answer that does not come, or stands still in front of the database, and lets others take their places.
+    async fn replace_the_dead(&mut self) {
+        let held = self.asked().held;
+        let all = held > self.held;
+        self.held = held;
+        let still = |this: &Self| this.world.processes.iter().position(|p| all || *p.writes.stands_still().borrow());
+        let mut killed = 0;
+        while let Some(process) = still(self) {
+            self.sprung += usize::from(self.world.processes[process].writes.sprung());
+            self.leftovers.add(&self.world.lab);
+            self.world.kill(process).await;
+            killed += 1;
+        }
+        for _ in 0..killed {
+            self.world.hire().await;
+        }
+    }
+
+    fn asked(&self) -> Cmdlets {
+        *self.world.lab.cmdlets().borrow()
+    }
+
+    /// Resolves when something is to happen or to end, or a call is held.
+    async fn asked_for_enough(&self) {
+        let next = self.script.happenings.get(self.happened).map(|happening| happening.after);
+        let enough =
+            next.into_iter().chain(self.outage.as_ref().map(|outage| outage.until)).min().unwrap_or(usize::MAX);
+        let held = self.held;
+        // The lab lives as long as the world.
+        drop(self.world.lab.cmdlets().wait_for(|cmdlets| cmdlets.asked >= enough || cmdlets.held > held).await);
+    }
+
+    async fn somebody_stands_still(&self) {
+        let mut all: Vec<watch::Receiver<bool>> =
+            self.world.processes.iter().map(|process| process.writes.stands_still()).collect();
+        let waiting = all.iter_mut().map(|still| Box::pin(async move { drop(still.wait_for(|still| *still).await) }));
+        futures_util::future::select_all(waiting).await;
+    }
+
+    async fn end(mut self) -> Ended {
+        if let Some(outage) = self.outage.take() {
+            self.switch(outage.server, "up");
+        }
+        let seen = self.world.processes[0].writes.seen();
+        let sprung = self.sprung + self.world.processes.iter().filter(|p| p.writes.sprung()).count();
+        self.world.stop_workers().await;
+        invariants::check(&self.world, self.id, &self.leftovers).await;
+        let report = self.world.lab.report();
+        let (id, happened) = (self.id, self.happened == self.script.happenings.len());
+        let disturbed = happened && self.script.happenings.iter().all(|happening| happening.what.came(&report, sprung));
+        let status = self.world.run(id).await.renewal.state.status();
+        let stopped = std::mem::take(&mut self.stopped);
+        self.world.close().await;
+        Ended { disturbed, stopped, status, seen, report }
+    }
+}
+
+impl What {
+    /// Whether it met anything.
+    fn came(&self, report: &Report, sprung: usize) -> bool {
+        match self {
+            Self::Call { skip, .. } => report.cmdlets.len() > *skip,
+            Self::Request { .. } => report.requests.iter().any(|asked| asked.disturbed),
+            Self::Write(_) => sprung > 0,
+            _ => true,
+        }
+    }
+}
+
+impl CallFault {
+    pub(crate) const ALL: [Self; 6] =
+        [Self::FailBefore, Self::FailAfter, Self::CutBefore, Self::CutAfter, Self::KillBefore, Self::KillAfter];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::FailBefore => "fail_before",
+            Self::FailAfter => "fail_after",
+            Self::CutBefore => "cut_before",
+            Self::CutAfter => "cut_after",
+            Self::KillBefore => "kill_before",
+            Self::KillAfter => "kill_after",
+        }
+    }
+
+    fn as_fault(self, skip: usize) -> Json {
+        let (kind, stage) = match self {
+            Self::FailBefore => ("fail", "before"),
+            Self::FailAfter => ("fail", "after"),
+            Self::CutBefore => ("lose_reply", "before"),
+            Self::CutAfter => ("lose_reply", "after"),
+            Self::KillBefore => ("hold", "before"),
+            Self::KillAfter => ("hold", "after"),
+        };
+        let mut fault = json!({ "kind": kind, "stage": stage, "cmdlet": "*", "skip": skip });
+        if kind == "fail" {
+            fault["error"] = json!("rpc_unavailable");
+        }
+        fault
+    }
+}
+
+/// What can go wrong with a write.
+pub(crate) const WRITE_FAULTS: [(&str, Moment, db::Fault); 8] = [
+    ("conflict_begin", Moment::Begin, db::Fault::Conflict),
+    ("conflict_commit", Moment::Commit, db::Fault::Conflict),
+    ("lose_begin", Moment::Begin, db::Fault::Lose),
+    ("lose_commit", Moment::Commit, db::Fault::Lose),
+    ("lose_committed", Moment::Committed, db::Fault::Lose),
+    ("kill_begin", Moment::Begin, db::Fault::Stall),
+    ("kill_commit", Moment::Commit, db::Fault::Stall),
+    ("kill_committed", Moment::Committed, db::Fault::Stall),
+];
+
+/// Why a run does not go on before somebody has acted.
+fn trouble(run: &LoadedRun) -> Option<Trouble> {
+    run.steps.iter().find(|s| s.status == StepStatus::Attention).and_then(|s| s.trouble.clone())
+}
+
+fn panic_text(panic: Box<dyn Any + Send>) -> String {
+    let text = panic.downcast_ref::<String>().cloned();
+    text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned())).unwrap_or_default()
+}
+
+/// What the runs of one kind came to.
+#[derive(Default)]
+struct Tally {
+    runs: u32,
+    /// It was over before.
+    undisturbed: u32,
+    at_once: u32,
+    stopped: BTreeMap<String, u32>,
+}
+
+impl Tally {
+    fn add(&mut self, ended: &Ended) {
+        self.runs += 1;
+        match ended.stopped.first() {
+            Some(code) => *self.stopped.entry(code.clone()).or_default() += 1,
+            None if ended.disturbed => self.at_once += 1,
+            None => self.undisturbed += 1,
+        }
+    }
+}
+
+impl std::fmt::Display for Tally {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { runs, undisturbed, at_once, stopped } = self;
+        write!(f, "{runs} runs, {at_once} ended by themselves, {undisturbed} undisturbed, stopped: {stopped:?}")
+    }
+}
