@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
-    Decision, Event, Gate, Outcome, Phase, Plan, Renewal, State, Step, StepId, StepKind, StepStatus, Thumbprint,
-    Trouble, Verdict,
+    Decision, Digest, Event, Gate, Outcome, Phase, Plan, Renewal, State, Step, StepId, StepKind, StepStatus,
+    Thumbprint, Trouble, Verdict,
     renewal::{UndoTo, Wait},
 };
 
@@ -166,10 +166,15 @@ impl Run<'_> {
         }
     }
 
+    /// What people approve: the digest of the plan's stored text. What this version reads from it may be less than a newer one has written.
+    pub(crate) fn digest(&self, plan: &Plan) -> Digest {
+        self.renewal.plan_digest.clone().unwrap_or_else(|| plan.digest())
+    }
+
     /// Where a gate of this plan stands.
     #[must_use]
     pub fn verdict(&self, plan: &Plan, gate: Gate) -> Verdict {
-        gate.verdict(&plan.digest(), plan.quorum(gate), &self.renewal.requested_by, self.decisions)
+        gate.verdict(&self.digest(plan), plan.quorum(gate), &self.renewal.requested_by, self.decisions)
     }
 
     /// The gates that a phase needs and that no longer have their approvals.
@@ -223,7 +228,7 @@ impl Run<'_> {
         if let Some(gate) = self.reopened(plan, phase) {
             let ready =
                 if phase == Phase::Publish { self.guarded_publication(now, StepStatus::Ready) } else { Vec::new() };
-            return Some(Advance { event: Some(Event::GateReached { gate, digest: plan.digest() }), ready });
+            return Some(Advance { event: Some(Event::GateReached { gate, digest: self.digest(plan) }), ready });
         }
         let steps: Vec<&Step> = self.steps.iter().filter(|s| s.phase == phase).collect();
         if steps.iter().all(|s| s.status.is_over() || is_tolerated(plan, s)) {
@@ -253,7 +258,7 @@ impl Run<'_> {
         if let Some(gate) = plan.gate_before(next) {
             let ready =
                 if next == Phase::Publish { self.guarded_publication(now, StepStatus::Pending) } else { Vec::new() };
-            return Advance { event: Some(Event::GateReached { gate, digest: plan.digest() }), ready };
+            return Advance { event: Some(Event::GateReached { gate, digest: self.digest(plan) }), ready };
         }
         if next == Phase::Soak {
             return soak_from(plan, now).into();

@@ -15,6 +15,7 @@ use anyhow::Context as _;
 use api::{Claims, Role as TokenRole};
 use chrono::{TimeDelta, Utc};
 use clap::{Args, Parser, Subcommand};
+use db::Schema;
 
 use crate::{
     config::Config,
@@ -110,8 +111,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Api => serve(&load()?, Role::Api).await?,
         Command::Worker => serve(&load()?, Role::Worker).await?,
         Command::Migrate => {
-            service::migrate(&load()?).await?;
-            say!("The database's schema is up to date.");
+            say!("{}", told(service::migrate(&load()?).await?));
         }
         Command::Lab(args) => lab_command::run(args).await?,
         Command::Demo(args) => return demo::run(args).await,
@@ -121,6 +121,16 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Config { command: ConfigCommand::Check } => check(&load()?)?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What a migration has come to.
+fn told(schema: Schema) -> &'static str {
+    match schema {
+        Schema::Newer => {
+            "The database's schema is newer than this version of rekey, which can work with it. Nothing was changed; migrate with the newer version."
+        }
+        Schema::Older | Schema::Current => "The database's schema is up to date.",
+    }
 }
 
 async fn serve(config: &Config, role: Role) -> anyhow::Result<()> {

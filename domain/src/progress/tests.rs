@@ -184,6 +184,19 @@ fn a_run_goes_through_its_phases_and_gates_in_order() {
 }
 
 #[test]
+fn an_approval_counts_for_the_stored_text_of_a_plan_of_which_this_version_may_read_less() {
+    let mut play = Play::new(|_| {});
+    let stored = Digest::of(b"the same plan, and what a newer version has added");
+    play.renewal.plan_digest = Some(stored.clone());
+    play.renewal.state = State::AwaitingApproval { gate: Gate::Execute, digest: stored.clone(), since: now() };
+    play.decide(Gate::Execute, Verb::Approve);
+    assert_eq!(play.renewal.state.open_gate(), Some(Gate::Execute), "that was for what was read");
+    play.decisions[0].plan_digest = stored;
+    play.settle();
+    assert_eq!(play.renewal.state, State::Running { phase: Phase::Generate });
+}
+
+#[test]
 fn gates_with_quorum_zero_pass_on_evidence_alone() {
     let mut play =
         Play::new(|plan| plan.gates.iter_mut().filter(|g| g.gate != Gate::Execute).for_each(|g| g.quorum = 0));
