@@ -26,6 +26,8 @@ async fn api_and_workers_share_a_renewal_on_postgresql() {
     database.run(newer).await;
     let untouched = on_postgres("migrate").output().await.unwrap();
     assert!(String::from_utf8_lossy(&untouched.stdout).contains("newer than this version"), "{untouched:?}");
+    let refused = on_postgres("backup").arg(folder.path().join("copy.db")).output().await.unwrap();
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("pg_dump"), "{refused:?}");
     let rekey = Rekey::start(&mut on_postgres("api")).await;
     let _first = Rekey::start_worker(&mut on_postgres("worker")).await;
     let _second = Rekey::start_worker(&mut on_postgres("worker")).await;

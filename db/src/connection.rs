@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashSet,
+    path::Path,
     str::FromStr,
     sync::{Arc, LazyLock},
     time::Duration,
@@ -209,6 +210,18 @@ impl Db {
         } else {
             Schema::Current
         })
+    }
+
+    /// Writes a copy of a SQLite database to a file that is empty or not there. Others may go on using the database.
+    pub async fn back_up(&self, file: &Path) -> Result<()> {
+        match &self.pool {
+            Pool::Postgres(_) => Err(Error::NoBackup),
+            Pool::Sqlite(pool) => {
+                let file = file.to_str().ok_or(Error::NoBackup)?;
+                sqlx::query("VACUUM INTO $1").bind(file).execute(pool).await?;
+                Ok(())
+            }
+        }
     }
 
     /// Whether the schema has all that this version needs.

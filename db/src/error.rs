@@ -41,6 +41,9 @@ pub enum Error {
     /// The stored text of a plan is not the one that its digest names.
     #[error("the stored plan is not the one that was approved")]
     PlanAltered,
+    /// This database is not backed up in this way.
+    #[error("only a SQLite database is backed up like this")]
+    NoBackup,
     /// The database said no, or nothing.
     #[error("database")]
     Sql(#[from] sqlx::Error),

@@ -44,6 +44,11 @@ enum Command {
     Worker,
     /// Bring the database's schema up to date.
     Migrate,
+    /// Write a copy of the SQLite database to a new file; the service may run.
+    Backup {
+        /// Where to; a file that is there is left alone.
+        file: PathBuf,
+    },
     /// Serve a simulated Exchange organization on the real wire protocols, to try rekey on.
     Lab(lab_command::LabArgs),
     /// Run a whole renewal on a built-in lab and show it.
@@ -112,6 +117,13 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Worker => serve(&load()?, Role::Worker).await?,
         Command::Migrate => {
             say!("{}", told(service::migrate(&load()?).await?));
+        }
+        Command::Backup { file } => {
+            service::back_up(&load()?, &file).await?;
+            say!("{} holds the database. Keep seal.key and token.key too, in another place:", file.display());
+            say!(
+                "without seal.key a renewal that is under way may have to be cancelled, and with both the new private key can be read."
+            );
         }
         Command::Lab(args) => lab_command::run(args).await?,
         Command::Demo(args) => return demo::run(args).await,

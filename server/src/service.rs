@@ -208,6 +208,24 @@ pub(crate) async fn migrate(config: &Config) -> anyhow::Result<Schema> {
     Ok(db.migrate().await?)
 }
 
+/// Writes a copy of the SQLite database, for its owner only. Takes no lock: the service may run.
+pub(crate) async fn back_up(config: &Config, file: &Path) -> anyhow::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    ensure!(matches!(config.database, Database::Sqlite), "this is for SQLite: use pg_dump, as docs/operations.md says");
+    let database = config.data_dir.join("rekey.db");
+    ensure!(database.exists(), "there is no {}", database.display());
+    let made = File::options().write(true).create_new(true).mode(0o600).open(file);
+    let copy = made.with_context(|| format!("cannot make {}", file.display()))?;
+    let written = async {
+        let db = Db::open(&format!("sqlite:{}", database.display())).await?;
+        db.back_up(file).await?;
+        db.close().await;
+        anyhow::Ok(copy.sync_all()?)
+    };
+    // Half a backup is worse than none.
+    written.await.inspect_err(|_| drop(std::fs::remove_file(file))).context("cannot write the backup")
+}
+
 /// The time that runs live in: real, or that of the labs if there is nothing else.
 pub(crate) async fn timeline(config: &Config) -> anyhow::Result<Timeline> {
     if config.clock == Clock::Real {
