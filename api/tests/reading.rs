@@ -222,8 +222,12 @@ async fn a_fan_out_over_servers_shows_how_far_it_is_and_tells_the_end_of_each() 
     assert_eq!(distribute().await, [2, 0, 0, 0, 0, 0]);
     let first = service.claim().await;
     assert_eq!(distribute().await, [1, 1, 0, 0, 0, 0]);
-    let done =
-        Outcome::Distributed { thumbprint: thumbprint('B'), pfx: None, key: snapshot::Key::Csp, already_present: false };
+    let done = Outcome::Distributed {
+        thumbprint: thumbprint('B'),
+        pfx: None,
+        key: snapshot::Key::Csp,
+        already_present: false,
+    };
     service.finish(&first, StepEnd::Done(done)).await;
     assert_eq!(distribute().await, [1, 0, 0, 0, 1, 0]);
     let second = service.claim().await;
@@ -235,9 +239,11 @@ async fn a_fan_out_over_servers_shows_how_far_it_is_and_tells_the_end_of_each() 
     assert_eq!(distribute().await, [0, 0, 0, 1, 1, 0]);
     let request = service.request(ALICE, Method::GET, &format!("{url}/events"));
     let told = Answer::of(request.header("accept", "application/json").send().await.unwrap()).await.expect(200);
-    let ends = told["items"].as_array().unwrap().iter().filter(|entry| {
-        entry["detail"]["step"] == "distribute" && entry["action"] != "step.started"
-    });
+    let ends = told["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|entry| entry["detail"]["step"] == "distribute" && entry["action"] != "step.started");
     let ends: Vec<_> = ends.map(|e| (e["action"].as_str().unwrap(), e["detail"]["target"].as_str().unwrap())).collect();
     let (one, other) = (first.step.target.as_str(), second.step.target.as_str());
     assert_eq!(ends, [("step.succeeded", one), ("step.retried", other), ("step.needs_attention", other)]);
