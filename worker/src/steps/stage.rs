@@ -13,6 +13,10 @@ pub(super) const REPLICATION: TimeDelta = TimeDelta::seconds(60);
 const CLOSE_ENOUGH: TimeDelta = TimeDelta::hours(1);
 
 pub(super) async fn run(context: &Context<'_>) -> Result<Ended> {
+    // Order: servers are looked at while no session is held, of which there may be as few as one.
+    if context.on_any(async |session| must_announce(context, session).await).await? {
+        Box::pin(check_servers(context)).await?;
+    }
     let ended = context.on_any(async |session| stage(context, session).await).await?;
     if matches!(ended, Ended::With(StepEnd::Done(_))) {
         // Who is asked to approve the publication wants to see where the certificate is.
@@ -35,6 +39,11 @@ async fn check_servers(context: &Context<'_>) -> Result<()> {
         format!("Servers that had the new certificate have it no more: {}", lacking.join("; ")),
         "Find out who removed it; if rekey was restored from a backup, the run was cancelled after it. Cancel and raise a new renewal, or put it back and retry",
     )))
+}
+
+async fn must_announce(context: &Context<'_>, session: &mut Session) -> Result<bool> {
+    let (place, seen) = context.place(session, context.pinned()?).await?;
+    Ok(!is_staged(context, place, &seen)?)
 }
 
 async fn stage(context: &Context<'_>, session: &mut Session) -> Result<Ended> {
@@ -63,7 +72,6 @@ fn is_staged(context: &Context<'_>, place: Place, seen: &AuthConfig) -> Result<b
 }
 
 async fn announce(context: &Context<'_>, session: &mut Session) -> Result<AuthConfig> {
-    check_servers(context).await?;
     let (thumbprint, dc) = (context.thumbprint()?, context.pinned()?);
     let effective_at = effective_date(context).await?;
     let command = exchange::stage(&thumbprint, effective_at, dc);
