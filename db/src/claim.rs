@@ -213,10 +213,10 @@ impl Tx {
         }
         let Chosen { parked, taken } = choose(&run, share, wanted);
         let settled = due.timer > 0 || !parked.is_empty();
-        self.park_steps(&parked).await?;
+        self.park_steps(run.renewal.id, &parked).await?;
         let (fences, permits): (Vec<_>, Vec<_>) = taken.into_iter().unzip();
         let permits: HashMap<StepId, Permit> = fences.iter().map(|fence| fence.id).zip(permits).collect();
-        let steps = self.take_steps(&fences, wanted.lease_ends, wanted.now).await?;
+        let steps = self.take_steps(run.renewal.id, &fences, wanted.lease_ends, wanted.now).await?;
         if !steps.is_empty() {
             self.begin_steps(&mut run.renewal, &steps, wanted).await?;
         }

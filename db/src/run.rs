@@ -129,7 +129,7 @@ impl Tx {
         now: DateTime<Utc>,
     ) -> Result<Vec<StepId>> {
         let renewal = self.lock_renewal(renewal).await?;
-        let held = self.end_steps(ends, now).await?;
+        let held = self.end_steps(renewal.id, ends, now).await?;
         if held.is_empty() {
             return Ok(held);
         }
@@ -200,7 +200,7 @@ impl Tx {
     }
 
     async fn end_step(&mut self, step: &Step, end: &StepEnd, now: DateTime<Utc>) -> Result<()> {
-        let held = self.end_steps(&[(step, end)], now).await?;
+        let held = self.end_steps(step.renewal_id, &[(step, end)], now).await?;
         if held.is_empty() { Err(Error::LeaseLost) } else { Ok(()) }
     }
 
@@ -386,7 +386,7 @@ impl Tx {
     ) -> Result<LoadedRun> {
         while let Some(advance) = run.as_run().advance(now) {
             if !advance.ready.is_empty() {
-                self.ready_steps(&advance.ready).await?;
+                self.ready_steps(run.renewal.id, &advance.ready).await?;
                 run.steps = self.steps(run.renewal.id).await?;
             }
             if let Some(event) = advance.event {

@@ -125,9 +125,10 @@ impl Tx {
         Ok(on!(self, |db| sqlx::query_as(PROGRESS).bind(renewal).fetch_all(db).await)?)
     }
 
-    /// Gives steps to a worker until `lease_ends`. Returns those that it got, as they are now: who was faster has the others.
+    /// Gives steps of a renewal to a worker until `lease_ends`. Returns those that it got, as they are now: who was faster has the others.
     pub(crate) async fn take_steps(
         &mut self,
+        renewal: RenewalId,
         steps: &[Fence],
         lease_ends: DateTime<Utc>,
         now: DateTime<Utc>,
@@ -138,7 +139,8 @@ impl Tx {
         Ok(on!(self, |db| {
             let mut take = QueryBuilder::new("UPDATE step SET status = 'running', attempt = attempt + 1, due_at = ");
             take.push_bind(lease_ends).push(", started_at = COALESCE(started_at, ").push_bind(now);
-            take.push(") WHERE status IN ('ready', 'running') AND (id, attempt) IN (");
+            take.push(") WHERE renewal_id = ").push_bind(renewal);
+            take.push(" AND status IN ('ready', 'running') AND (id, attempt) IN (");
             take.push_values(steps, |mut row, step| {
                 row.push_bind(step.id).push_bind(step.attempt);
             });
@@ -147,15 +149,14 @@ impl Tx {
         })?)
     }
 
-    /// Takes due steps back out of turn.
-    pub(crate) async fn park_steps(&mut self, steps: &[Fence]) -> Result<()> {
+    /// Takes due steps of a renewal back out of turn.
+    pub(crate) async fn park_steps(&mut self, renewal: RenewalId, steps: &[Fence]) -> Result<()> {
         if steps.is_empty() {
             return Ok(());
         }
         on!(self, |db| {
-            let mut park = QueryBuilder::new(
-                "UPDATE step SET status = 'pending', due_at = NULL WHERE status IN ('ready', 'running') AND (id, attempt) IN (",
-            );
+            let mut park = QueryBuilder::new("UPDATE step SET status = 'pending', due_at = NULL WHERE renewal_id = ");
+            park.push_bind(renewal).push(" AND status IN ('ready', 'running') AND (id, attempt) IN (");
             park.push_values(steps, |mut row, step| {
                 row.push_bind(step.id).push_bind(step.attempt);
             });
@@ -164,15 +165,16 @@ impl Tx {
         Ok(())
     }
 
-    /// Makes steps due, each at its time, unless a worker has them.
-    pub(crate) async fn ready_steps(&mut self, steps: &[(StepId, DateTime<Utc>)]) -> Result<()> {
+    /// Makes steps of a renewal due, each at its time, unless a worker has them.
+    pub(crate) async fn ready_steps(&mut self, renewal: RenewalId, steps: &[(StepId, DateTime<Utc>)]) -> Result<()> {
         for steps in steps.chunks(ROWS_AT_ONCE) {
             on!(self, |db| {
                 let mut ready = QueryBuilder::new("UPDATE step SET status = 'ready', due_at = due.column2 FROM (");
                 ready.push_values(steps, |mut row, (id, at)| {
                     row.push_bind(*id).push_bind(*at);
                 });
-                ready.push(") AS due WHERE id = due.column1 AND status IN ('pending', 'ready', 'attention')");
+                ready.push(") AS due WHERE renewal_id = ").push_bind(renewal);
+                ready.push(" AND id = due.column1 AND status IN ('pending', 'ready', 'attention')");
                 ready.build().persistent(is_usual(steps.len())).execute(db).await.map(drop)
             })?;
         }
@@ -253,8 +255,13 @@ impl Tx {
         if rows == 0 { Err(Error::LeaseLost) } else { Ok(()) }
     }
 
-    /// Stores how attempts ended. Returns the steps whose lease was still held: about the others nothing is written.
-    pub(crate) async fn end_steps(&mut self, ends: &[(&Step, &StepEnd)], now: DateTime<Utc>) -> Result<Vec<StepId>> {
+    /// Stores how attempts at steps of a renewal ended. Returns the steps whose lease was still held: about the others nothing is written.
+    pub(crate) async fn end_steps(
+        &mut self,
+        renewal: RenewalId,
+        ends: &[(&Step, &StepEnd)],
+        now: DateTime<Utc>,
+    ) -> Result<Vec<StepId>> {
         Ok(on!(self, |db| {
             let mut end = QueryBuilder::new(
                 "UPDATE step SET status = ended.column3, due_at = ended.column4, trouble = ended.column5,
@@ -268,9 +275,9 @@ impl Tx {
                 row.push_bind(end.trouble().map(Json)).push_bind(end.outcome().map(Json));
                 row.push_bind(i32::from(end.trouble().is_some())).push_bind(status.is_over().then_some(now));
             });
-            end.push(
-                ") AS ended WHERE id = ended.column1 AND attempt = ended.column2 AND status = 'running' RETURNING id",
-            );
+            end.push(") AS ended WHERE renewal_id = ").push_bind(renewal);
+            end.push(" AND status IN ('ready', 'running') AND status = 'running'");
+            end.push(" AND id = ended.column1 AND attempt = ended.column2 RETURNING id");
             end.build_query_scalar().persistent(is_usual(ends.len())).fetch_all(db).await
         })?)
     }

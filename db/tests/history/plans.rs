@@ -147,9 +147,28 @@ impl Explainer {
     }
 }
 
+/// What PostgreSQL cannot tell by itself: the types of rows that a statement brings with it. sqlx says them with the statement.
+const ROWS: [(&str, &[&str]); 3] = [
+    ("(id, attempt) IN (VALUES ", &["uuid", "bigint"]),
+    ("due_at = due.column2 FROM (VALUES ", &["uuid", "timestamptz"]),
+    ("FROM (VALUES ", &["uuid", "bigint", "text", "timestamptz", "jsonb", "jsonb", "integer", "timestamptz"]),
+];
+
+/// The types of a statement's parameters as PREPARE takes them, as far as they must be said.
+fn types_of(text: &str) -> String {
+    let Some((before, columns)) = ROWS.iter().find_map(|(start, types)| Some((text.split_once(start)?.0, *types)))
+    else {
+        return String::new();
+    };
+    let (before, all) = (before.matches('$').count(), text.matches('$').count());
+    let types = std::iter::repeat_n(&"unknown", before).chain(columns.iter().cycle()).take(all);
+    format!("({})", types.copied().collect::<Vec<_>>().join(", "))
+}
+
 /// The nodes of the plan that PostgreSQL keeps for a statement when it knows no parameter.
 async fn nodes_of(connection: &mut PgConnection, text: &str) -> Vec<Json> {
-    connection.execute(AssertSqlSafe(format!("PREPARE asked AS {text}"))).await.unwrap();
+    let types = types_of(text);
+    connection.execute(AssertSqlSafe(format!("PREPARE asked {types} AS {text}"))).await.unwrap();
     let count = "SELECT COALESCE(array_length(parameter_types, 1), 0) FROM pg_prepared_statements WHERE name = 'asked'";
     let count: i32 = sqlx::query_scalar(count).fetch_one(&mut *connection).await.unwrap();
     let nulls = vec!["NULL"; usize::try_from(count).unwrap()].join(", ");
