@@ -20,6 +20,14 @@ async fn api_and_workers_share_a_renewal_on_postgresql() {
     assert!(String::from_utf8_lossy(&refused.stderr).contains("rekey migrate"), "{refused:?}");
     let migrated = on_postgres("migrate").output().await.unwrap();
     assert!(migrated.status.success(), "{migrated:?}");
+    // From here on all of them are of the version before: the database is that of a newer one.
+    let newer = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) VALUES (9999, 'newer', true, '', 0);
+        ALTER TABLE renewal ADD COLUMN later TEXT; ALTER TABLE step ADD COLUMN later TEXT";
+    database.run(newer).await;
+    let untouched = on_postgres("migrate").output().await.unwrap();
+    assert!(String::from_utf8_lossy(&untouched.stdout).contains("newer than this version"), "{untouched:?}");
+    let refused = on_postgres("backup").arg(folder.path().join("copy.db")).output().await.unwrap();
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("pg_dump"), "{refused:?}");
     let rekey = Rekey::start(&mut on_postgres("api")).await;
     let _first = Rekey::start_worker(&mut on_postgres("worker")).await;
     let _second = Rekey::start_worker(&mut on_postgres("worker")).await;

@@ -270,6 +270,12 @@ impl Database {
         Self { url: format!("{base}/{name}") }
     }
 
+    /// Runs a text on it, behind everybody's back.
+    pub(crate) async fn run(&self, sql: &'static str) {
+        let mut connection = PgConnection::connect(&self.url).await.unwrap();
+        connection.execute(sql).await.unwrap();
+    }
+
     pub(crate) fn url(&self) -> &str {
         &self.url
     }

@@ -1,4 +1,4 @@
-//! `/v1/renewals/{id}/cancel`, `/pause`, `/resume`, `/retry`, `/rollback`: the verbs of an operator.
+//! `/v1/renewals/{id}/cancel`, `/pause`, `/resume`, `/retry`, `/skip`, `/rollback`: the verbs of an operator.
 
 use actix_web::{
     HttpResponse, post,
@@ -34,6 +34,19 @@ pub(crate) struct Remark {
     /// A remark for the audit.
     #[serde(default)]
     reason: Option<Why>,
+}
+
+/// What an operator gives up, and why.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"reason": "ex03 was scrapped", "steps": [14]}))]
+pub(crate) struct Skip {
+    /// Why; it stands in the record of each step.
+    reason: Why,
+    /// The ordinals of the steps; without it every step that has failed and may be skipped.
+    #[serde(default)]
+    #[schema(example = json!([14]))]
+    steps: Option<Vec<i32>>,
 }
 
 /// Stop a renewal before its certificate is published, and take back what was done.
@@ -122,6 +135,29 @@ pub(crate) async fn retry_renewal(
         Ok::<_, db::Error>(renewal)
     };
     Ok(shown(&state.db.write(retry).await?))
+}
+
+/// Go on without steps that fail.
+///
+/// Only removing a certificate from a server can be skipped: `prune` at the end of a run, `remove_certificate` when it is taken back. The certificate
+/// stays there, and the step says who skipped it and why. All else is what trust depends on; the answer says what to do instead.
+#[utoipa::path(tag = "control", request_body = Skip, params(("id" = RenewalId, Path), IfMatchHeader), responses(
+    (status = 200, body = Renewal, headers(("ETag" = String, description = "Its version"))),
+    (status = 409, description = "Not possible for such a step (`not_skippable`), nothing has failed (`nothing_to_skip`, `step_not_failed`), or there is no step of that ordinal (`no_such_step`)"),
+    (status = 412, description = "The renewal has changed since the version in `If-Match`")
+))]
+#[post("/v1/renewals/{id}/skip")]
+pub(crate) async fn skip_steps(
+    caller: May<Control>,
+    state: Data<State>,
+    id: Path<RenewalId>,
+    expected: IfMatch,
+    Body(body): Body<Skip>,
+) -> Result<HttpResponse, Problem> {
+    let (by, why, now) = (caller.subject(), body.reason.as_str(), state.now());
+    let steps = body.steps.as_deref();
+    let renewal = state.db.write(async |tx| tx.skip(*id, expected.0, by, why, steps, now).await).await?;
+    Ok(shown(&renewal))
 }
 
 /// Make the old certificate sign again, after publication.

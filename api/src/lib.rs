@@ -66,6 +66,7 @@ fn routes(config: &mut ServiceConfig<'_>) {
         .service(control::pause_renewal)
         .service(control::resume_renewal)
         .service(control::retry_renewal)
+        .service(control::skip_steps)
         .service(control::roll_back_renewal)
         .service(organizations::list_organizations)
         .service(organizations::show_organization)

@@ -261,6 +261,7 @@ impl Problem {
             "self_approval" => (StatusCode::FORBIDDEN, "You asked for this renewal yourself"),
             "stale_digest" => (StatusCode::CONFLICT, "The plan has changed"),
             "gate_not_open" => (StatusCode::CONFLICT, "There is nothing to decide"),
+            "not_skippable" => (StatusCode::CONFLICT, "This step cannot be skipped"),
             "gate_passed" => (StatusCode::CONFLICT, "The gate is passed"),
             _ => (StatusCode::CONFLICT, "Not possible as things stand"),
         };

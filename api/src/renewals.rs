@@ -7,8 +7,8 @@ use actix_web::{
     web::{Data, Path},
 };
 use db::{Raise, Raised};
-use domain::{Digest, OrganizationId, Renewal, RenewalId, Request, plan::canonical_json};
-use serde::Deserialize;
+use domain::{Digest, OrganizationId, Renewal, RenewalId, Request, plan::canonical_json, progress::PhaseProgress};
+use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
@@ -185,11 +185,20 @@ pub(crate) async fn list_renewals(
     Ok(actix_web::web::Json(Page::of(rows, query.limit, |renewal| renewal.id.0)))
 }
 
-/// Show a renewal.
+/// A renewal, and how far it is.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct RenewalWithProgress {
+    #[serde(flatten)]
+    renewal: Renewal,
+    /// Its phases in order, with how many of their steps are where. A fan-out over many servers shows here how far it is.
+    progress: Vec<PhaseProgress>,
+}
+
+/// Show a renewal, and how far it is.
 ///
 /// Its `ETag` is its version: send it as `If-None-Match` to hear only of changes, and as `If-Match` with a decision or a verb.
 #[utoipa::path(tag = "renewals", params(("id" = RenewalId, Path)), responses(
-    (status = 200, body = Renewal, headers(("ETag" = String, description = "Its version"))),
+    (status = 200, body = RenewalWithProgress, headers(("ETag" = String, description = "Its version"))),
     (status = 304, description = "It has not changed")
 ))]
 #[get("/v1/renewals/{id}")]
@@ -203,7 +212,10 @@ pub(crate) async fn show_renewal(
     if none_match_names(request.headers(), &etag(renewal.version)) {
         return Ok(HttpResponse::NotModified().insert_header((header::ETAG, etag(renewal.version))).finish());
     }
-    Ok(shown(&renewal))
+    // In a transaction of its own: a count may be newer than the version, and then the version changes too.
+    let progress = state.db.read(async |tx| tx.progress(*id).await).await?;
+    let etag = etag(renewal.version);
+    Ok(HttpResponse::Ok().insert_header((header::ETAG, etag)).json(RenewalWithProgress { renewal, progress }))
 }
 
 /// A renewal with its version as entity tag.

@@ -199,7 +199,8 @@ fn way_back(book: &mut Book, plan: &Plan) {
     let old = plan.observed.current.as_ref().map_or("<old thumbprint>", |t| t.as_str());
     book.line("## The way back");
     book.line(
-        "Before publication: take the staged certificate out of AuthConfig (clear its thumbprint and date), then remove it from the servers.",
+        "Before publication: take the staged certificate out of AuthConfig (clear its thumbprint and date), then remove it from the servers. An operator \
+         may skip a server that is gone for good.",
     );
     book.line("After publication and before the old certificate is given up, publish the old one again, then restart as above:");
     book.code([

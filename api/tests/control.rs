@@ -62,10 +62,50 @@ async fn a_step_that_failed_is_retried_with_a_remark() {
 }
 
 #[tokio::test]
+async fn a_removal_from_a_server_that_is_gone_is_skipped_and_nothing_else_can_be() {
+    let service = Service::start().await;
+    let (url, digest) = service.planned().await;
+    let path = format!("{url}/skip");
+    let why = json!({"reason": "ex01 was scrapped"});
+    service.post(OSCAR, &path, why.clone()).await.problem(409, "nothing_to_skip");
+    service.decide(BOB, &url, "approve", &digest).await.expect(201);
+    service.generate().await;
+    let down = Trouble::new("access_denied", "The server refuses the account", "Give it its roles back");
+    let imports = [service.claim().await, service.claim().await];
+    for import in &imports {
+        service.finish(import, StepEnd::Attention(down.clone())).await;
+    }
+    let refused = service.post(OSCAR, &path, why.clone()).await.problem(409, "not_skippable");
+    assert!(refused["detail"].as_str().unwrap().contains("distribute on ex01.contoso.example"), "{refused}");
+    assert!(refused["action"].as_str().unwrap().contains("allow_absent"), "{refused}");
+    service.post(OSCAR, &format!("{url}/cancel"), why.clone()).await.expect(200);
+    for _ in &imports {
+        let undo = service.claim().await;
+        service.finish(&undo, StepEnd::Attention(down.clone())).await;
+    }
+    let steps = service.get(VERA, &format!("{url}/steps")).await.expect(200);
+    let failed = steps["items"].as_array().unwrap().iter().filter(|step| step["kind"] == "remove_certificate");
+    let ordinals: Vec<_> = failed.map(|step| step["ordinal"].clone()).collect();
+    let named = |ordinal: &serde_json::Value| json!({"reason": "ex01 was scrapped", "steps": [ordinal]});
+    service.post(OSCAR, &path, named(&json!(99))).await.problem(409, "no_such_step");
+    service.post(OSCAR, &path, named(&json!(1))).await.problem(409, "step_not_failed");
+    let waiting = service.post(OSCAR, &path, named(&ordinals[0])).await.expect(200);
+    assert_eq!(waiting["state"]["status"], "waiting", "the other one still needs a person");
+    let over = service.post(OSCAR, &path, why.clone()).await.expect(200);
+    assert_eq!(over["state"]["status"], "cancelled");
+    let steps = service.get(VERA, &format!("{url}/steps")).await.expect(200);
+    let skipped =
+        steps["items"].as_array().unwrap().iter().find(|step| step["ordinal"] == ordinals[0]).unwrap().clone();
+    assert_eq!((&skipped["status"], &skipped["outcome"]["by"]), (&json!("skipped"), &json!(OSCAR.name)));
+    service.post(OSCAR, &path, why).await.problem(409, "not_possible_now");
+    service.stop().await;
+}
+
+#[tokio::test]
 async fn the_verbs_need_an_operator_a_reason_and_the_version_that_was_seen() {
     let service = Service::start().await;
     let (url, _) = service.planned().await;
-    for verb in ["cancel", "pause", "rollback", "resume", "retry"] {
+    for verb in ["cancel", "pause", "rollback", "resume", "retry", "skip"] {
         let path = format!("{url}/{verb}");
         for who in [ALICE, BOB, VERA] {
             service.post(who, &path, json!({"reason": "Because"})).await.problem(403, "forbidden");
@@ -77,7 +117,7 @@ async fn the_verbs_need_an_operator_a_reason_and_the_version_that_was_seen() {
         service.post(OSCAR, &path, json!({"reason": ""})).await.problem(422, "invalid_request");
         service.post(OSCAR, &path, json!({"why": "Because"})).await.problem(422, "invalid_request");
     }
-    for verb in ["cancel", "pause", "rollback"] {
+    for verb in ["cancel", "pause", "rollback", "skip"] {
         let problem = service.post(OSCAR, &format!("{url}/{verb}"), json!({})).await.problem(422, "invalid_request");
         assert_eq!(problem["errors"][0]["pointer"], "/reason");
     }

@@ -1,10 +1,12 @@
 //! Reading renewals: pages, entity tags, plans, steps, audit, evidence, runbook.
 
-use domain::Digest;
+use chrono::Utc;
+use db::StepEnd;
+use domain::{Digest, Outcome, Trouble, snapshot};
 use reqwest::{Method, StatusCode, header};
 use serde_json::{Value, json};
 
-use crate::support::{ALICE, Answer, BOB, NOBODY, OSCAR, Person, ROOT, Service, VERA};
+use crate::support::{ALICE, Answer, BOB, NOBODY, OSCAR, Person, ROOT, Service, VERA, thumbprint};
 
 async fn conditional(service: &Service, path: &str, etag: &str) -> Answer {
     let request = service.request(ALICE, Method::GET, path).header(header::IF_NONE_MATCH, etag);
@@ -196,5 +198,54 @@ async fn a_caller_is_told_who_they_are() {
     let person = Person { name: "dora@contoso.example", roles: &[api::Role::Approver, api::Role::Operator] };
     let identity = service.get(person, "/v1/whoami").await.expect(200);
     assert_eq!((&identity["subject"], &identity["roles"]), (&json!(person.name), &json!(["approver", "operator"])));
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn a_fan_out_over_servers_shows_how_far_it_is_and_tells_the_end_of_each() {
+    let service = Service::start().await;
+    let (url, digest) = service.planned().await;
+    service.decide(BOB, &url, "approve", &digest).await.expect(201);
+    service.generate().await;
+    let distribute = async || {
+        let shown = service.get(ALICE, &url).await;
+        assert_eq!(shown.header("etag"), format!("\"{}\"", shown.json()["version"]));
+        let phases = shown.expect(200)["progress"].as_array().unwrap().clone();
+        let names: Vec<_> = phases.iter().map(|phase| phase["phase"].as_str().unwrap()).collect();
+        assert_eq!(names[..4], ["preflight", "generate", "distribute", "stage"]);
+        let phase = &phases[2];
+        let of = |name: &str| phase[name].as_i64().unwrap();
+        let counts = ["waiting", "running", "retrying", "attention", "done", "skipped"].map(of);
+        assert_eq!((of("total"), counts.iter().sum()), (2, 2));
+        counts
+    };
+    assert_eq!(distribute().await, [2, 0, 0, 0, 0, 0]);
+    let first = service.claim().await;
+    assert_eq!(distribute().await, [1, 1, 0, 0, 0, 0]);
+    let done = Outcome::Distributed {
+        thumbprint: thumbprint('B'),
+        pfx: None,
+        key: snapshot::Key::Csp,
+        already_present: false,
+    };
+    service.finish(&first, StepEnd::Done(done)).await;
+    assert_eq!(distribute().await, [1, 0, 0, 0, 1, 0]);
+    let second = service.claim().await;
+    let down = Trouble::new("server_unreachable", "It is down", "Start it");
+    service.finish(&second, StepEnd::Retry { at: Utc::now(), trouble: down.clone() }).await;
+    assert_eq!(distribute().await, [0, 0, 1, 0, 1, 0]);
+    let second = service.claim().await;
+    service.finish(&second, StepEnd::Attention(down)).await;
+    assert_eq!(distribute().await, [0, 0, 0, 1, 1, 0]);
+    let request = service.request(ALICE, Method::GET, &format!("{url}/events"));
+    let told = Answer::of(request.header("accept", "application/json").send().await.unwrap()).await.expect(200);
+    let ends = told["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|entry| entry["detail"]["step"] == "distribute" && entry["action"] != "step.started");
+    let ends: Vec<_> = ends.map(|e| (e["action"].as_str().unwrap(), e["detail"]["target"].as_str().unwrap())).collect();
+    let (one, other) = (first.step.target.as_str(), second.step.target.as_str());
+    assert_eq!(ends, [("step.succeeded", one), ("step.retried", other), ("step.needs_attention", other)]);
     service.stop().await;
 }

@@ -221,7 +221,7 @@ pub(crate) fn no_op(kind: StepKind, work: Work, now: DateTime<Utc>) -> Outcome {
         StepKind::ClearPrevious => Outcome::ClearedPrevious { domain_controllers: domain_controllers() },
         StepKind::Prune => Outcome::Removed { thumbprint: thumbprint('A'), already_gone: false },
         StepKind::Close => Outcome::Closed { evidence: Vec::new() },
-        other => Outcome::NotDone { reason: format!("a benchmark does no {other}") },
+        other => Outcome::not_done(format!("a benchmark does no {other}")),
     }
 }
 

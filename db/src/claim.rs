@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    sync::Arc,
+    sync::{Arc, PoisonError},
 };
 
 use chrono::{DateTime, Utc};
@@ -13,10 +13,10 @@ use domain::{
     progress::{self, Permit},
 };
 use serde_json::json;
-use tracing::error;
+use tracing::{error, warn};
 
 use crate::{
-    Db, LoadedRun, Result, Tx,
+    Db, Error, LoadedRun, Result, Tx,
     connection::{Pool, again, in_time},
     run::step_detail,
     steps::Fence,
@@ -100,7 +100,19 @@ struct Due {
 impl Db {
     /// Looks for due work and takes it. Wakes others only when something was found: two that look would else keep each other awake.
     pub async fn claim(&self, wanted: &Wanted<'_>) -> Result<Claimed> {
-        let due = again(async || in_time(self.due(wanted)).await).await?;
+        let mut passed = 0;
+        loop {
+            let due = again(async || in_time(self.due(wanted, passed)).await).await?;
+            let claimed = self.claim_from(&due, wanted).await?;
+            // Those of which nothing can be taken are not in the way of the others, however many they are.
+            passed += PAGE;
+            if !claimed.is_idle() || i64::try_from(due.len()).is_ok_and(|rows| rows < PAGE) {
+                return Ok(claimed);
+            }
+        }
+    }
+
+    async fn claim_from(&self, due: &[Due], wanted: &Wanted<'_>) -> Result<Claimed> {
         let mut claimed = Claimed::default();
         let mut failure = None;
         for (passed, candidate) in due.iter().enumerate() {
@@ -115,6 +127,7 @@ impl Db {
                     claimed.settled |= more.settled;
                     claimed.steps.extend(more.steps);
                 }
+                Err(error) if error.is_unreadable() => self.leave_alone(candidate.renewal_id, &error),
                 Err(error) => {
                     error!(renewal = %candidate.renewal_id, "Nothing can be taken of a renewal: {error}");
                     failure = Some(error);
@@ -124,6 +137,13 @@ impl Db {
         match failure {
             Some(error) if claimed.is_idle() => Err(error),
             _ => Ok(claimed),
+        }
+    }
+
+    /// During a rolling upgrade a renewal may have what only the newer version knows, whose processes take it. Said once, not at each look.
+    fn leave_alone(&self, renewal: RenewalId, error: &Error) {
+        if self.left_alone.lock().unwrap_or_else(PoisonError::into_inner).insert(renewal) {
+            warn!(%renewal, error = error as &dyn std::error::Error, "A renewal is left to a newer version: {error}");
         }
     }
 
@@ -145,15 +165,32 @@ impl Db {
         Ok(claimed)
     }
 
-    async fn due(&self, wanted: &Wanted<'_>) -> Result<Vec<Due>> {
+    async fn due(&self, wanted: &Wanted<'_>, passed: i64) -> Result<Vec<Due>> {
         Ok(match &self.pool {
             Pool::Postgres(pool) => {
-                sqlx::query_as(DUE).bind(wanted.now).bind(wanted.lease_ends).fetch_all(pool).await?
+                sqlx::query_as(DUE)
+                    .bind(wanted.now)
+                    .bind(wanted.lease_ends)
+                    .bind(PAGE)
+                    .bind(passed)
+                    .fetch_all(pool)
+                    .await?
             }
-            Pool::Sqlite(pool) => sqlx::query_as(DUE).bind(wanted.now).bind(wanted.lease_ends).fetch_all(pool).await?,
+            Pool::Sqlite(pool) => {
+                sqlx::query_as(DUE)
+                    .bind(wanted.now)
+                    .bind(wanted.lease_ends)
+                    .bind(PAGE)
+                    .bind(passed)
+                    .fetch_all(pool)
+                    .await?
+            }
         })
     }
 }
+
+/// How many renewals are looked at together.
+const PAGE: i64 = 50;
 
 /// Renewals with due timers ($1) or steps; those first of which the least is under way, which is what holds a lease that ends between $1 and $2.
 const DUE: &str = "
@@ -165,7 +202,7 @@ const DUE: &str = "
         SELECT renewal_id, NULL, 0, 1 FROM step
         WHERE status IN ('ready', 'running') AND status = 'running' AND due_at > $1 AND due_at <= $2
     ) AS work
-    GROUP BY renewal_id HAVING MIN(since) IS NOT NULL ORDER BY SUM(running), MIN(since), renewal_id LIMIT 50";
+    GROUP BY renewal_id HAVING MIN(since) IS NOT NULL ORDER BY SUM(running), MIN(since), renewal_id LIMIT $3 OFFSET $4";
 
 impl Tx {
     async fn take_of(&mut self, due: &Due, share: usize, wanted: &Wanted<'_>) -> Result<Claimed> {

@@ -1,10 +1,18 @@
 //! Opening a database, and transactions.
 
-use std::{str::FromStr, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    path::Path,
+    str::FromStr,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use chrono::{DateTime, Utc};
+use domain::RenewalId;
 use sqlx::{
     PgPool, SqlitePool,
+    migrate::Migrator,
     postgres::{PgConnectOptions, PgPoolOptions, PgTransaction},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous, SqliteTransaction},
 };
@@ -21,7 +29,23 @@ use crate::{
     raising::{Raising, raising},
 };
 
-static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!();
+/// What this version needs. During a rolling upgrade the database may have more: a newer version only adds to what this one uses.
+static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
+    let mut migrations = sqlx::migrate!();
+    migrations.set_ignore_missing(true);
+    migrations
+});
+
+/// How the schema of a database stands to what this version needs.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Schema {
+    /// Something is missing.
+    Older,
+    /// Just that.
+    Current,
+    /// All that, and what a newer version has added.
+    Newer,
+}
 
 /// A database that all of rekey's state lives in. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -37,6 +61,8 @@ pub struct Db {
     /// Who writes to SQLite, which takes one at a time.
     writing: Arc<Mutex<()>>,
     known_plans: KnownPlans,
+    /// Renewals of a newer version, of which it was said already that they are left alone.
+    pub(crate) left_alone: Arc<std::sync::Mutex<HashSet<RenewalId>>>,
     pub(crate) finishing: Arc<Finishing>,
     pub(crate) raising: Arc<Raising>,
     disturbance: Disturbance,
@@ -135,6 +161,7 @@ impl Db {
             name: Uuid::new_v4().to_string().into(),
             writing: Arc::default(),
             known_plans: KnownPlans::default(),
+            left_alone: Arc::default(),
             finishing: Arc::new(finishing()),
             raising,
             disturbance: Disturbance::default(),
@@ -149,30 +176,57 @@ impl Db {
         self.clock.now()
     }
 
-    /// Brings the schema up to date.
-    pub async fn migrate(&self) -> Result<()> {
+    /// Brings the schema up to date, and says what it is then: a newer one is left as it is. When several do it at once, one does and the others wait.
+    pub async fn migrate(&self) -> Result<Schema> {
         match &self.pool {
+            // Under an advisory lock.
             Pool::Postgres(pool) => MIGRATIONS.run(pool).await?,
-            Pool::Sqlite(pool) => MIGRATIONS.run(pool).await?,
+            // There is no such lock here, but one writer at a time.
+            Pool::Sqlite(pool) => {
+                let mut tx = pool.begin_with("BEGIN IMMEDIATE").await?;
+                MIGRATIONS.run(&mut *tx).await?;
+                tx.commit().await?;
+            }
         }
-        Ok(())
+        self.schema().await
     }
 
-    /// Whether the schema is the one that this version needs.
-    pub async fn is_migrated(&self) -> Result<bool> {
-        let newest = MIGRATIONS.iter().map(|m| m.version).max().unwrap_or(0);
+    /// How the schema stands to what this version needs.
+    pub async fn schema(&self) -> Result<Schema> {
         let applied = self.read(async |tx| {
-            Ok::<i64, Error>(on!(tx, |db| sqlx::query_scalar(
-                "SELECT COALESCE(MAX(version), 0) FROM _sqlx_migrations WHERE success"
-            )
-            .fetch_one(db)
-            .await)?)
+            let versions = "SELECT version FROM _sqlx_migrations WHERE success";
+            Ok::<Vec<i64>, Error>(on!(tx, |db| sqlx::query_scalar(versions).fetch_all(db).await)?)
         });
-        match applied.await {
-            Ok(version) => Ok(version >= newest),
-            Err(Error::Sql(sqlx::Error::Database(_))) => Ok(false),
-            Err(error) => Err(error),
+        let applied = match applied.await {
+            Ok(applied) => applied,
+            // There is no such table.
+            Err(Error::Sql(sqlx::Error::Database(_))) => return Ok(Schema::Older),
+            Err(error) => return Err(error),
+        };
+        Ok(if MIGRATIONS.iter().any(|known| !applied.contains(&known.version)) {
+            Schema::Older
+        } else if applied.iter().any(|version| !MIGRATIONS.version_exists(*version)) {
+            Schema::Newer
+        } else {
+            Schema::Current
+        })
+    }
+
+    /// Writes a copy of a SQLite database to a file that is empty or not there. Others may go on using the database.
+    pub async fn back_up(&self, file: &Path) -> Result<()> {
+        match &self.pool {
+            Pool::Postgres(_) => Err(Error::NoBackup),
+            Pool::Sqlite(pool) => {
+                let file = file.to_str().ok_or(Error::NoBackup)?;
+                sqlx::query("VACUUM INTO $1").bind(file).execute(pool).await?;
+                Ok(())
+            }
         }
+    }
+
+    /// Whether the schema has all that this version needs.
+    pub async fn is_migrated(&self) -> Result<bool> {
+        Ok(self.schema().await? != Schema::Older)
     }
 
     /// The same database, whose writing transactions go wrong as `choose` says. For tests.

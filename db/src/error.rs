@@ -38,6 +38,12 @@ pub enum Error {
     /// Stored JSON cannot be read by this version.
     #[error("stored data cannot be read")]
     Corrupt(#[from] serde_json::Error),
+    /// The stored text of a plan is not the one that its digest names.
+    #[error("the stored plan is not the one that was approved")]
+    PlanAltered,
+    /// This database is not backed up in this way.
+    #[error("only a SQLite database is backed up like this")]
+    NoBackup,
     /// The database said no, or nothing.
     #[error("database")]
     Sql(#[from] sqlx::Error),
@@ -62,6 +68,11 @@ impl Error {
     pub fn is_retryable(&self) -> bool {
         let asked = matches!(self, Self::Sql(sqlx::Error::Database(error)) if matches!(error.code().as_deref(), Some("40001" | "40P01")));
         asked || self.is_lost()
+    }
+
+    /// Whether a row is there, but made of what this version does not know.
+    pub(crate) fn is_unreadable(&self) -> bool {
+        matches!(self, Self::Corrupt(_) | Self::Sql(sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_)))
     }
 
     /// Whether the connection to the database is gone.

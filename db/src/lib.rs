@@ -19,12 +19,13 @@ mod raising;
 mod renewals;
 mod run;
 mod sealed_keys;
+mod skipping;
 mod snapshots;
 mod steps;
 mod watch;
 
 pub use claim::{Bounds, Claimed, ClaimedStep, Wanted};
-pub use connection::{AsRetryable, Db, Kind, Tx};
+pub use connection::{AsRetryable, Db, Kind, Schema, Tx};
 pub use disturbance::{Fault, Moment};
 pub use error::{Error, Result};
 pub use idempotency::{Answer, IdempotencyKey};

@@ -8,7 +8,7 @@ use std::{
 use chrono::{DateTime, Utc};
 use domain::{Digest, Plan, RenewalId};
 
-use crate::{Result, Tx, connection::on};
+use crate::{Error, Result, Tx, connection::on};
 
 /// Steps of all plans that are kept read: a plan for 500 servers has some 2,000.
 const KNOWN_STEPS: usize = 20_000;
@@ -55,8 +55,12 @@ impl Tx {
 
     /// A plan by its digest.
     pub async fn plan(&mut self, renewal: RenewalId, digest: &Digest) -> Result<Option<Plan>> {
-        let body = self.plan_text(renewal, digest).await?;
-        Ok(body.map(|body| serde_json::from_str(&body)).transpose()?)
+        let Some(body) = self.plan_text(renewal, digest).await? else { return Ok(None) };
+        // Of the text, not of what this version reads from it: a newer one may have written more.
+        if Digest::of(body.as_bytes()) != *digest {
+            return Err(Error::PlanAltered);
+        }
+        Ok(Some(serde_json::from_str(&body)?))
     }
 
     /// The plan that a renewal is at, read once however often it is asked for.

@@ -164,7 +164,7 @@ impl Tx {
         now: DateTime<Utc>,
     ) -> Result<()> {
         let renewal = self.lock_renewal(claimed.step.renewal_id).await?;
-        let end = StepEnd::Skipped(Outcome::NotDone { reason: trouble.to_string() });
+        let end = StepEnd::Skipped(Outcome::not_done(trouble.to_string()));
         self.end_step(&claimed.step, &end, now).await?;
         let detail = step_detail(&claimed.step, json!({ "trouble": trouble }));
         self.audit(&renewal, NewAudit::new(worker, "step.exhausted", detail), now).await?;
@@ -213,8 +213,8 @@ impl Tx {
         now: DateTime<Utc>,
     ) -> Result<()> {
         let mut renewal = self.lock_renewal(claimed.step.renewal_id).await?;
-        let reason = trouble.to_string();
-        self.end_step(&claimed.step, &StepEnd::Skipped(Outcome::NotDone { reason }), now).await?;
+        let end = StepEnd::Skipped(Outcome::not_done(trouble.to_string()));
+        self.end_step(&claimed.step, &end, now).await?;
         self.transition(&mut renewal, Event::Refused { trouble: trouble.clone() }, worker, now).await?;
         self.save_renewal(&renewal, None).await
     }
@@ -414,7 +414,7 @@ impl Tx {
         if renewal.state.is_live() {
             return Ok(());
         }
-        let outcome = Outcome::NotDone { reason: format!("The renewal is {}", renewal.state.status()) };
+        let outcome = Outcome::not_done(format!("The renewal is {}", renewal.state.status()));
         self.skip_open_steps(renewal.id, &outcome, now).await?;
         if self.destroy_sealed_key(renewal.id).await? {
             self.audit(renewal, NewAudit::new(actor, "key.destroyed", json!({ "why": "the run is over" })), now)
@@ -424,7 +424,7 @@ impl Tx {
     }
 }
 
-fn require_live(renewal: &Renewal, event: &'static str) -> Result<()> {
+pub(crate) fn require_live(renewal: &Renewal, event: &'static str) -> Result<()> {
     let illegal = domain::IllegalTransition { status: renewal.state.status(), event };
     if renewal.state.is_live() { Ok(()) } else { Err(Error::Illegal(illegal)) }
 }

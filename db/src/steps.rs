@@ -1,7 +1,7 @@
 //! Table `step`.
 
 use chrono::{DateTime, Utc};
-use domain::{Outcome, RenewalId, Step, StepId, StepStatus, Trouble};
+use domain::{Outcome, RenewalId, Step, StepId, StepStatus, Trouble, progress::PhaseProgress};
 use sqlx::{QueryBuilder, types::Json};
 
 use crate::{
@@ -10,6 +10,16 @@ use crate::{
 };
 
 pub(crate) const COLUMNS: &str = "id, renewal_id, ordinal, phase, kind, target, site, status, attempt, failures, due_at, trouble, outcome, started_at, finished_at";
+
+const PROGRESS: &str = "
+    SELECT phase, COUNT(*) AS total,
+        SUM(CASE WHEN status = 'pending' OR (status = 'ready' AND failures = 0) THEN 1 ELSE 0 END) AS waiting,
+        SUM(CASE WHEN status = 'running' THEN 1 ELSE 0 END) AS running,
+        SUM(CASE WHEN status = 'ready' AND failures > 0 THEN 1 ELSE 0 END) AS retrying,
+        SUM(CASE WHEN status = 'attention' THEN 1 ELSE 0 END) AS attention,
+        SUM(CASE WHEN status = 'succeeded' THEN 1 ELSE 0 END) AS done,
+        SUM(CASE WHEN status = 'skipped' THEN 1 ELSE 0 END) AS skipped
+    FROM step WHERE renewal_id = $1 GROUP BY phase ORDER BY MIN(ordinal)";
 
 /// How an attempt at a step ended.
 #[derive(Clone, Debug, PartialEq)]
@@ -110,6 +120,11 @@ impl Tx {
         Ok(on!(self, |db| sqlx::query_as(sql).bind(renewal).fetch_all(db).await)?)
     }
 
+    /// How far each phase of a renewal is, in order.
+    pub async fn progress(&mut self, renewal: RenewalId) -> Result<Vec<PhaseProgress>> {
+        Ok(on!(self, |db| sqlx::query_as(PROGRESS).bind(renewal).fetch_all(db).await)?)
+    }
+
     /// Gives steps of a renewal to a worker until `lease_ends`. Returns those that it got, as they are now: who was faster has the others.
     pub(crate) async fn take_steps(
         &mut self,
@@ -177,6 +192,21 @@ impl Tx {
         .execute(db)
         .await
         .map(|done| done.rows_affected()))?)
+    }
+
+    /// Gives up a step. A worker that has it hears that it has lost it.
+    pub(crate) async fn skip_step(&mut self, id: StepId, outcome: &Outcome, now: DateTime<Utc>) -> Result<()> {
+        on!(self, |db| sqlx::query(
+            "UPDATE step SET status = 'skipped', due_at = NULL, trouble = NULL, outcome = $2, finished_at = $3
+             WHERE id = $1 AND status IN ('ready', 'running', 'attention')"
+        )
+        .bind(id)
+        .bind(Json(outcome))
+        .bind(now)
+        .execute(db)
+        .await
+        .map(drop))?;
+        Ok(())
     }
 
     /// Gives up every step that is not over, because the run is.

@@ -100,6 +100,7 @@ async fn work(db: &Db, live: &Renewal) {
         tx.retry(live.id, None, "oscar", minutes(1)).await?;
         tx.pause(live.id, None, "oscar", "wait", minutes(1)).await?;
         tx.resume(live.id, None, "oscar", minutes(1)).await?;
+        tx.progress(live.id).await?;
         tx.next_due(now()).await?;
         tx.snapshot_of(live.id, Purpose::Before).await?;
         tx.cancel(live.id, None, "oscar", "no longer needed", minutes(2)).await?;
@@ -108,7 +109,6 @@ async fn work(db: &Db, live: &Renewal) {
     };
     db.write(working).await.unwrap();
     let next = claim(db, minutes(5)).await.unwrap();
-    let reason = "Not needed".to_owned();
-    let skipped = StepEnd::Skipped(Outcome::NotDone { reason });
+    let skipped = StepEnd::Skipped(Outcome::not_done("Not needed"));
     db.write(async |tx| tx.finish_step(&next, WORKER, &skipped, minutes(5)).await).await.unwrap();
 }

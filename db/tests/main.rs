@@ -9,4 +9,5 @@ mod raising;
 mod records;
 mod runs;
 mod support;
+mod upgrading;
 mod waking;

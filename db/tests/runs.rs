@@ -194,6 +194,46 @@ async fn cancelling_takes_back_what_was_begun() {
 }
 
 #[tokio::test]
+async fn a_removal_that_fails_is_skipped_by_a_person_and_its_worker_hears_of_it() {
+    on_both(async |db| {
+        let (renewal, _) = approved(&db).await;
+        let step = claim(&db, now()).await.unwrap();
+        db.write(async |tx| tx.finish_step(&step, WORKER, &generated(), now()).await).await.unwrap();
+        let import = claim(&db, now()).await.unwrap();
+        let skip = async |at| {
+            db.write(async |tx| tx.skip(renewal.id, None, "oscar", "scrapped", None, minutes(at)).await).await
+        };
+        let refused = |result: db::Result<_>, code: &str| match result {
+            Err(Error::Refused(trouble)) => assert_eq!(trouble.code, code),
+            other => panic!("{other:?}"),
+        };
+        refused(skip(0).await, "nothing_to_skip");
+        let down = Trouble::new("server_unreachable", "It is down", "Start it");
+        let again = StepEnd::Retry { at: minutes(1), trouble: down };
+        db.write(async |tx| tx.finish_step(&import, WORKER, &again, now()).await).await.unwrap();
+        refused(skip(0).await, "not_skippable");
+        db.write(async |tx| tx.cancel(renewal.id, None, "oscar", "stop", now()).await).await.unwrap();
+        let undo = claim(&db, minutes(2)).await.unwrap();
+        db.write(async |tx| tx.finish_step(&undo, WORKER, &again, minutes(2)).await).await.unwrap();
+        let held = claim(&db, minutes(3)).await.unwrap();
+        let after = skip(3).await.unwrap();
+        assert_eq!(after.state, State::Cancelled { at: minutes(3) });
+        let lost = db.write(async |tx| tx.intend(&held, WORKER, json!({}), minutes(3)).await).await;
+        assert!(matches!(lost, Err(Error::LeaseLost)), "{lost:?}");
+        let steps = db.read(async |tx| tx.steps(renewal.id).await).await.unwrap();
+        let undone = steps.iter().find(|step| step.kind == StepKind::RemoveCertificate).unwrap();
+        let Some(Outcome::NotDone { reason, by: Some(by) }) = &undone.outcome else { panic!("{undone:?}") };
+        assert_eq!((undone.status, by.as_str()), (StepStatus::Skipped, "oscar"));
+        assert!(reason.starts_with("scrapped. Certificate BBBB"), "{reason}");
+        let entries = db.read(async |tx| tx.audit_of(renewal.id, 0, 100).await).await.unwrap();
+        let told: Vec<_> = entries.iter().filter(|entry| entry.action == "step.skipped").collect();
+        assert_eq!(told.iter().map(|entry| entry.actor.as_str()).collect::<Vec<_>>(), ["oscar"]);
+        assert!(matches!(skip(4).await, Err(Error::Illegal(_))));
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_write_wakes_who_asked_before_it() {
     on_both(async |db| {
         let woken = db.woken();

@@ -6,7 +6,7 @@ impl Run<'_> {
     /// Whether a decision may be stored, or why not and what to do. Gates that the run has not met yet may be decided in advance.
     pub fn accepts(&self, decision: &Decision) -> Result<(), Trouble> {
         let plan = self.decidable()?;
-        let current = plan.digest();
+        let current = self.digest(plan);
         if decision.plan_digest != current {
             return Err(Trouble::new(
                 "stale_digest",

@@ -14,6 +14,7 @@ pub mod progress;
 pub mod renewal;
 pub mod request;
 pub mod retry;
+mod skipping;
 pub mod snapshot;
 pub mod step;
 pub mod thumbprint;

@@ -20,6 +20,12 @@ pub enum Place {
 }
 
 impl Place {
+    /// Whether a run comes here only when it is taken back.
+    #[must_use]
+    pub fn is_way_back(self) -> bool {
+        matches!(self, Self::Restaged | Self::Restored)
+    }
+
     /// The furthest known state that these thumbprints fit; `None` when somebody else changed them.
     #[must_use]
     pub fn of(seen: &AuthConfig, observed: &Observed, new: Option<&Thumbprint>) -> Option<Self> {

@@ -17,6 +17,9 @@ pub const SERVICE_HOST: &str = "MSExchangeServiceHost";
 /// Application pools that cache keys until they are recycled.
 pub const APP_POOLS: [&str; 2] = ["MSExchangeOWAAppPool", "MSExchangeECPAppPool"];
 
+/// What plans say of a step that a person may skip.
+pub const SKIPPABLE: &str = "An operator may skip this when the server is gone for good.";
+
 /// Kerberos and `Set-AuthConfig` bear five minutes (domain.md 6.4).
 const CLOCK_TOLERANCE_SECONDS: i64 = 300;
 
@@ -404,7 +407,8 @@ fn prune(plan: &Plan) -> Vec<PlannedStep> {
     let Some(old) = &plan.observed.current else { return Vec::new() };
     let step = |server: &PlannedServer| {
         let line = format!("Remove-ExchangeCertificate -Server {} -Thumbprint {old} -Confirm:$false", server.fqdn);
-        let description = format!("Remove the old certificate from {} if nothing there uses it.", server.fqdn);
+        let description =
+            format!("Remove the old certificate from {} if nothing there uses it. {SKIPPABLE}", server.fqdn);
         on_server(
             Phase::Prune,
             StepKind::Prune,

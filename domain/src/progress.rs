@@ -4,10 +4,12 @@
 //! operation, retry and recovery are the same code path.
 
 use chrono::{DateTime, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::{
-    Decision, Event, Gate, Outcome, Phase, Plan, Renewal, State, Step, StepId, StepKind, StepStatus, Thumbprint,
-    Trouble, Verdict,
+    Decision, Digest, Event, Gate, Outcome, Phase, Plan, Renewal, State, Step, StepId, StepKind, StepStatus,
+    Thumbprint, Trouble, Verdict,
     renewal::{UndoTo, Wait},
 };
 
@@ -37,6 +39,30 @@ pub struct Advance {
     pub event: Option<Event>,
     /// The steps that become due, and when.
     pub ready: Vec<(StepId, DateTime<Utc>)>,
+}
+
+/// How far the steps of a phase are. Every step is counted in one of the numbers after `total`.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize, ToSchema, sqlx::FromRow)]
+#[schema(example = json!({
+    "phase": "distribute", "total": 500, "waiting": 212, "running": 8, "retrying": 3, "attention": 1, "done": 276, "skipped": 0
+}))]
+pub struct PhaseProgress {
+    /// The phase.
+    pub phase: Phase,
+    /// Steps in all: one for each server, or one for the organization.
+    pub total: i64,
+    /// Whose turn has not come, or that wait for a worker or a time.
+    pub waiting: i64,
+    /// In the hands of a worker.
+    pub running: i64,
+    /// Failed, and tried again by themselves.
+    pub retrying: i64,
+    /// That need a person.
+    pub attention: i64,
+    /// Done, and read back.
+    pub done: i64,
+    /// Not needed, or given up.
+    pub skipped: i64,
 }
 
 /// What the steps that are done have made known.
@@ -140,10 +166,15 @@ impl Run<'_> {
         }
     }
 
+    /// What people approve: the digest of the plan's stored text. What this version reads from it may be less than a newer one has written.
+    pub(crate) fn digest(&self, plan: &Plan) -> Digest {
+        self.renewal.plan_digest.clone().unwrap_or_else(|| plan.digest())
+    }
+
     /// Where a gate of this plan stands.
     #[must_use]
     pub fn verdict(&self, plan: &Plan, gate: Gate) -> Verdict {
-        gate.verdict(&plan.digest(), plan.quorum(gate), &self.renewal.requested_by, self.decisions)
+        gate.verdict(&self.digest(plan), plan.quorum(gate), &self.renewal.requested_by, self.decisions)
     }
 
     /// The gates that a phase needs and that no longer have their approvals.
@@ -197,7 +228,7 @@ impl Run<'_> {
         if let Some(gate) = self.reopened(plan, phase) {
             let ready =
                 if phase == Phase::Publish { self.guarded_publication(now, StepStatus::Ready) } else { Vec::new() };
-            return Some(Advance { event: Some(Event::GateReached { gate, digest: plan.digest() }), ready });
+            return Some(Advance { event: Some(Event::GateReached { gate, digest: self.digest(plan) }), ready });
         }
         let steps: Vec<&Step> = self.steps.iter().filter(|s| s.phase == phase).collect();
         if steps.iter().all(|s| s.status.is_over() || is_tolerated(plan, s)) {
@@ -227,7 +258,7 @@ impl Run<'_> {
         if let Some(gate) = plan.gate_before(next) {
             let ready =
                 if next == Phase::Publish { self.guarded_publication(now, StepStatus::Pending) } else { Vec::new() };
-            return Advance { event: Some(Event::GateReached { gate, digest: plan.digest() }), ready };
+            return Advance { event: Some(Event::GateReached { gate, digest: self.digest(plan) }), ready };
         }
         if next == Phase::Soak {
             return soak_from(plan, now).into();

@@ -10,7 +10,7 @@ use crate::{StepKind, Trouble, progress::SERVER_UNREACHABLE};
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Exhausted {
-    /// A person is asked, who may retry, cancel or roll back.
+    /// A person is asked, who may retry, skip what may be skipped, cancel or roll back.
     #[default]
     Ask,
     /// The run goes on without it.

@@ -127,13 +127,19 @@ pub enum Store {
 }
 
 impl Server {
+    /// The certificates that its store told; none if it was not read.
+    #[must_use]
+    pub fn certificates(&self) -> &[Certificate] {
+        match &self.store {
+            Store::Read { certificates } => certificates,
+            Store::NotAsked | Store::Unreachable { .. } => &[],
+        }
+    }
+
     /// The certificate with this thumbprint, if the store was read and has it.
     #[must_use]
     pub fn certificate(&self, thumbprint: &Thumbprint) -> Option<&Certificate> {
-        match &self.store {
-            Store::Read { certificates } => certificates.iter().find(|c| c.thumbprint == *thumbprint),
-            Store::NotAsked | Store::Unreachable { .. } => None,
-        }
+        self.certificates().iter().find(|certificate| certificate.thumbprint == *thumbprint)
     }
 
     /// Whether the store answered.

@@ -59,6 +59,13 @@ impl StepKind {
             Self::RemoveCertificate => "remove_certificate",
         }
     }
+
+    /// Whether a person may skip a step of this kind. Only what nothing else depends on: a certificate that stays where nobody uses it. Plans say so
+    /// in words, so that it is approved with them.
+    #[must_use]
+    pub fn may_be_skipped(self) -> bool {
+        matches!(self, Self::Prune | Self::RemoveCertificate)
+    }
 }
 
 impl std::fmt::Display for StepKind {
@@ -78,11 +85,11 @@ pub enum StepStatus {
     Ready,
     /// A worker has it; `due_at` is the end of its lease.
     Running,
-    /// A person must act: retry, cancel or roll back.
+    /// A person must act: retry, skip, cancel or roll back.
     Attention,
     /// Done, and read back.
     Succeeded,
-    /// Not needed, or given up because the approved plan allows it.
+    /// Not needed, or given up: by the approved plan, or by a person where [`StepKind::may_be_skipped`].
     Skipped,
 }
 
@@ -223,11 +230,23 @@ pub enum Outcome {
         /// The domain controllers that showed it.
         domain_controllers: Vec<String>,
     },
-    /// Not done, for a reason that the plan or the run gives.
+    /// Not done, for a reason that the plan, the run or a person gives.
     NotDone {
-        /// Why.
+        /// Why, and what is left as it was.
         reason: String,
+        /// The person who skipped it; absent when it was nobody's choice.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schema(example = "oscar@contoso.example")]
+        by: Option<String>,
     },
+}
+
+impl Outcome {
+    /// Not done, by nobody's choice.
+    #[must_use]
+    pub fn not_done(reason: impl Into<String>) -> Self {
+        Self::NotDone { reason: reason.into(), by: None }
+    }
 }
 
 /// Who made the new certificate the current one.

@@ -15,6 +15,7 @@ use anyhow::Context as _;
 use api::{Claims, Role as TokenRole};
 use chrono::{TimeDelta, Utc};
 use clap::{Args, Parser, Subcommand};
+use db::Schema;
 
 use crate::{
     config::Config,
@@ -43,6 +44,11 @@ enum Command {
     Worker,
     /// Bring the database's schema up to date.
     Migrate,
+    /// Write a copy of the SQLite database to a new file; the service may run.
+    Backup {
+        /// Where to; a file that is there is left alone.
+        file: PathBuf,
+    },
     /// Serve a simulated Exchange organization on the real wire protocols, to try rekey on.
     Lab(lab_command::LabArgs),
     /// Run a whole renewal on a built-in lab and show it.
@@ -110,8 +116,14 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Api => serve(&load()?, Role::Api).await?,
         Command::Worker => serve(&load()?, Role::Worker).await?,
         Command::Migrate => {
-            service::migrate(&load()?).await?;
-            say!("The database's schema is up to date.");
+            say!("{}", told(service::migrate(&load()?).await?));
+        }
+        Command::Backup { file } => {
+            service::back_up(&load()?, &file).await?;
+            say!("{} holds the database. Keep seal.key and token.key too, in another place:", file.display());
+            say!(
+                "without seal.key a renewal that is under way may have to be cancelled, and with both the new private key can be read."
+            );
         }
         Command::Lab(args) => lab_command::run(args).await?,
         Command::Demo(args) => return demo::run(args).await,
@@ -121,6 +133,16 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Config { command: ConfigCommand::Check } => check(&load()?)?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What a migration has come to.
+fn told(schema: Schema) -> &'static str {
+    match schema {
+        Schema::Newer => {
+            "The database's schema is newer than this version of rekey, which can work with it. Nothing was changed; migrate with the newer version."
+        }
+        Schema::Older | Schema::Current => "The database's schema is up to date.",
+    }
 }
 
 async fn serve(config: &Config, role: Role) -> anyhow::Result<()> {

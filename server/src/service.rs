@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, bail, ensure};
 use api::{State, Tokens};
-use db::Db;
+use db::{Db, Schema};
 use domain::Timeline;
 use secrecy::ExposeSecret as _;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -143,6 +143,7 @@ async fn open(config: &Config, role: Role, timeline: Timeline) -> anyhow::Result
                 db.migrate().await?;
             }
             ensure!(db.is_migrated().await?, "the database's schema is not that of this version: run `rekey migrate`");
+            tell_newer(&db).await?;
             Ok((db, None))
         }
         Database::Sqlite => {
@@ -152,6 +153,7 @@ async fn open(config: &Config, role: Role, timeline: Timeline) -> anyhow::Result
             );
             let lock = lock(&config.data_dir)?;
             let db = open_sqlite(&config.data_dir).await?;
+            tell_newer(&db).await?;
             // Nobody else can have a lease: those that are left are of a process that is no more.
             let now = timeline.at(db.now());
             let left = db.write(async |tx| tx.end_all_leases(now).await).await?;
@@ -161,6 +163,14 @@ async fn open(config: &Config, role: Role, timeline: Timeline) -> anyhow::Result
             Ok((db, Some(lock)))
         }
     }
+}
+
+/// During a rolling upgrade that is so for a while.
+async fn tell_newer(db: &Db) -> anyhow::Result<()> {
+    if db.schema().await? == Schema::Newer {
+        info!("The database's schema is newer than this version, which uses what it knows of it");
+    }
+    Ok(())
 }
 
 async fn open_sqlite(data_dir: &Path) -> anyhow::Result<Db> {
@@ -184,18 +194,36 @@ fn lock(data_dir: &Path) -> anyhow::Result<File> {
 }
 
 /// Brings the schema of the configured database up to date.
-pub(crate) async fn migrate(config: &Config) -> anyhow::Result<()> {
-    match &config.database {
+pub(crate) async fn migrate(config: &Config) -> anyhow::Result<Schema> {
+    let (db, _lock) = match &config.database {
         Database::Postgres(url) => {
-            Db::open(url.expose_secret()).await.context("cannot open the PostgreSQL database")?.migrate().await?;
+            (Db::open(url.expose_secret()).await.context("cannot open the PostgreSQL database")?, None)
         }
         Database::Sqlite => {
             make_data_dir(config)?;
-            let _lock = lock(&config.data_dir)?;
-            open_sqlite(&config.data_dir).await?;
+            let lock = lock(&config.data_dir)?;
+            (open_sqlite(&config.data_dir).await?, Some(lock))
         }
-    }
-    Ok(())
+    };
+    Ok(db.migrate().await?)
+}
+
+/// Writes a copy of the SQLite database, for its owner only. Takes no lock: the service may run.
+pub(crate) async fn back_up(config: &Config, file: &Path) -> anyhow::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    ensure!(matches!(config.database, Database::Sqlite), "this is for SQLite: use pg_dump, as docs/operations.md says");
+    let database = config.data_dir.join("rekey.db");
+    ensure!(database.exists(), "there is no {}", database.display());
+    let made = File::options().write(true).create_new(true).mode(0o600).open(file);
+    let copy = made.with_context(|| format!("cannot make {}", file.display()))?;
+    let written = async {
+        let db = Db::open(&format!("sqlite:{}", database.display())).await?;
+        db.back_up(file).await?;
+        db.close().await;
+        anyhow::Ok(copy.sync_all()?)
+    };
+    // Half a backup is worse than none.
+    written.await.inspect_err(|_| drop(std::fs::remove_file(file))).context("cannot write the backup")
 }
 
 /// The time that runs live in: real, or that of the labs if there is nothing else.

@@ -249,7 +249,7 @@ async fn again(worker: &Worker, claimed: &ClaimedStep, trouble: Trouble) -> db::
         Next::After(pause) => StepEnd::Retry { at: worker.now() + worker.timeline.stretch(pause), trouble },
         Next::Exhausted => match when_exhausted(claimed) {
             Exhausted::Ask => StepEnd::Attention(trouble),
-            Exhausted::Skip => StepEnd::Skipped(Outcome::NotDone { reason: trouble.to_string() }),
+            Exhausted::Skip => StepEnd::Skipped(Outcome::not_done(trouble.to_string())),
             Exhausted::RollBack => return roll_back(worker, claimed, &trouble).await,
         },
     };

@@ -42,6 +42,23 @@ impl Database {
         Self { url, place: Place::Server { url: server, name } }
     }
 
+    /// A copy of it as it is now, made as an administrator makes a backup. On PostgreSQL nobody may be connected.
+    pub(crate) async fn copy(&self, ours: &Db) -> Self {
+        match &self.place {
+            Place::Folder(_) => {
+                let copy = Self::in_folder();
+                ours.back_up(copy.url.trim_start_matches("sqlite:").as_ref()).await.unwrap();
+                copy
+            }
+            Place::Server { url: server, name: source } => {
+                let name = format!("rekey_{}", Uuid::new_v4().simple());
+                administer(server, format!("CREATE DATABASE {name} TEMPLATE {source}")).await;
+                let url = format!("{}/{name}", server.rsplit_once('/').unwrap().0);
+                Self { url, place: Place::Server { url: server.clone(), name } }
+            }
+        }
+    }
+
     pub(crate) fn kind(&self) -> Kind {
         match self.place {
             Place::Folder(_) => Kind::Sqlite,

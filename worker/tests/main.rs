@@ -8,6 +8,7 @@ mod faults_of_the_wire;
 mod invariants;
 mod process;
 mod refusals;
+mod restored;
 mod runs;
 mod support;
 mod trial;

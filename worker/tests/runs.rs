@@ -133,3 +133,30 @@ async fn in_an_emergency_the_date_is_right_by_the_clock_of_a_server_that_is_ahea
     assert!(run.steps.iter().all(|s| s.status != StepStatus::Attention));
     world.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_gone_for_good_when_the_old_certificate_is_removed_can_be_skipped() {
+    let world = World::new().await;
+    let id = world.ask(|_| {}).await;
+    world.approve(id, Gate::Execute).await;
+    world.approve(id, Gate::Publish).await;
+    world.until(id, |run| run.renewal.state.open_gate() == Some(Gate::ClearPrevious)).await;
+    world.fault(json!({"kind": "power", "server": "EX03", "power": "down"}));
+    world.approve(id, Gate::ClearPrevious).await;
+    let stuck = |step: &domain::Step| step.kind == StepKind::Prune && step.failures > 0;
+    let run = world.until(id, |run| run.steps.iter().any(stuck)).await;
+    let gone = run.steps.iter().find(|step| stuck(step)).unwrap();
+    assert_eq!(gone.trouble.as_ref().unwrap().code, "server_unreachable");
+    let skip = async |tx: &mut db::Tx| tx.skip(id, None, "olga", "It was scrapped", None, world.now()).await;
+    world.db.write(skip).await.unwrap();
+    let run = world.until(id, |run| !run.renewal.state.is_live()).await;
+    assert!(matches!(run.renewal.state, State::Succeeded { .. }), "{:?}", run.renewal.state);
+    let skipped = find(&run, StepKind::Prune, StepStatus::Skipped).unwrap();
+    assert!(matches!(&skipped.outcome, Some(Outcome::NotDone { by: Some(by), .. }) if by == "olga"), "{skipped:?}");
+    let Some(Outcome::Closed { evidence }) = &run.steps.last().unwrap().outcome else { panic!("{run:#?}") };
+    let told = evidence.iter().find(|check| check.target == skipped.target).unwrap();
+    assert!(told.detail.contains("olga"), "{told:?}");
+    assert_eq!(world.effects(EffectKind::Remove), (2, 2));
+    world.check(id).await;
+    world.close().await;
+}

@@ -108,6 +108,38 @@ impl World {
         }
     }
 
+    /// Copies the database while a renewal is under way. On SQLite the workers do not notice.
+    pub(crate) async fn back_up(&mut self) -> Database {
+        if self.database.kind() == Kind::Sqlite {
+            return self.database.copy(&self.db).await;
+        }
+        self.leave().await;
+        let copy = self.database.copy(&self.db).await;
+        self.come_back().await;
+        copy
+    }
+
+    /// Goes on with a copy that was made before, as after the loss of the database. The lab goes on as it is.
+    pub(crate) async fn restore(&mut self, copy: Database) {
+        self.leave().await;
+        std::mem::replace(&mut self.database, copy).remove().await;
+        self.come_back().await;
+    }
+
+    async fn leave(&mut self) {
+        self.stop_workers().await;
+        self.listening.shutdown().await;
+        self.db.close().await;
+    }
+
+    async fn come_back(&mut self) {
+        (self.db, self.listening) = listen(&self.database).await;
+        if self.database.kind() == Kind::Sqlite {
+            self.db.write(async |tx| tx.end_all_leases(self.now()).await).await.unwrap();
+        }
+        self.hire().await;
+    }
+
     fn managed(&self) -> Managed {
         Managed {
             organization: Organization {
@@ -234,9 +266,7 @@ impl World {
 
     /// Checks what must hold in every run: nobody was refused, and every cmdlet with an effect was on record before.
     pub(crate) async fn check(&self, id: RenewalId) {
-        let trust = self.lab.report().trust;
-        assert_eq!(trust.refused, 0, "{:#?}", trust.refusals);
-        assert!(trust.checked > 0);
+        self.check_trust();
         let audit = self.audit(id).await;
         assert!((1..).zip(&audit).all(|(n, entry)| entry.sequence == n), "the record has gaps");
         let intents = audit.iter().filter(|e| e.action == "cmdlet.intended").count();
@@ -249,9 +279,21 @@ impl World {
         assert!(asked <= intents, "{asked} changing cmdlets, {intents} intents");
     }
 
+    /// Checks that no server refused another's token.
+    pub(crate) fn check_trust(&self) {
+        let trust = self.lab.report().trust;
+        assert_eq!(trust.refused, 0, "{:#?}", trust.refusals);
+        assert!(trust.checked > 0);
+    }
+
     /// Checks that the new certificate is everywhere, current everywhere, and the only one.
     pub(crate) async fn check_renewed(&self, id: RenewalId) {
         self.check(id).await;
+        self.check_certificates(id).await;
+    }
+
+    /// As [`World::check_renewed`], of what the lab has alone.
+    pub(crate) async fn check_certificates(&self, id: RenewalId) {
         let new = Facts::of(&self.run(id).await.steps).thumbprint.unwrap();
         let state = serde_json::to_value(self.lab.state()).unwrap();
         for controller in state["controllers"].as_array().unwrap() {

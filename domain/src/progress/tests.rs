@@ -97,7 +97,7 @@ impl Play {
             StepKind::Publish => {
                 Outcome::Published { published_at: self.now, by: Publisher::Rekey, domain_controllers: Vec::new() }
             }
-            _ => Outcome::NotDone { reason: String::new() },
+            _ => Outcome::not_done(""),
         });
         (step.status, step.attempt, step.trouble, step.failures) = (StepStatus::Succeeded, 1, None, 0);
         self.settle();
@@ -181,6 +181,19 @@ fn a_run_goes_through_its_phases_and_gates_in_order() {
          restart:ex01 restart:ex02 restart:ex03 soaking soak: awaiting_approval running clear_previous: running prune:ex01 prune:ex02 prune:ex03 \
          running close: succeeded"
     );
+}
+
+#[test]
+fn an_approval_counts_for_the_stored_text_of_a_plan_of_which_this_version_may_read_less() {
+    let mut play = Play::new(|_| {});
+    let stored = Digest::of(b"the same plan, and what a newer version has added");
+    play.renewal.plan_digest = Some(stored.clone());
+    play.renewal.state = State::AwaitingApproval { gate: Gate::Execute, digest: stored.clone(), since: now() };
+    play.decide(Gate::Execute, Verb::Approve);
+    assert_eq!(play.renewal.state.open_gate(), Some(Gate::Execute), "that was for what was read");
+    play.decisions[0].plan_digest = stored;
+    play.settle();
+    assert_eq!(play.renewal.state, State::Running { phase: Phase::Generate });
 }
 
 #[test]

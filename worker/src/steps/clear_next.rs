@@ -1,7 +1,7 @@
 //! Undo of staging: take the certificate out of `AuthConfig` again.
 
 use db::StepEnd;
-use domain::{Outcome, Place, Trouble};
+use domain::{Outcome, Place, Trouble, snapshot::AuthConfig};
 
 use super::{Context, Ended, Result, StepError, stage::REPLICATION};
 use crate::{connectors::Session, exchange};
@@ -11,20 +11,52 @@ pub(super) async fn run(context: &Context<'_>) -> Result<Ended> {
 }
 
 async fn clear(context: &Context<'_>, session: &mut Session) -> Result<Ended> {
-    let (place, _) = context.place(session, context.pinned()?).await?;
-    match place {
-        Place::Before => {}
-        Place::Staged => {
+    let seen = exchange::auth_config(session, Some(context.pinned()?)).await?;
+    match named(context, &seen)? {
+        Named::Not => {}
+        Named::Next => {
+            // Refuses to touch it when somebody else changed the rest.
+            context.place(session, context.pinned()?).await?;
             let command = exchange::clear_next(context.pinned()?);
             context.change_auth_config(session, command, |place, _| place == Place::Before).await?;
         }
-        _ => return Err(StepError::Attention(too_late())),
+        Named::Current => return Err(StepError::Attention(too_late())),
     }
-    let (domain_controllers, complete) = context.replicated(session, |place, _| place == Place::Before).await?;
+    let (domain_controllers, complete) = cleared(context, session).await?;
     if !complete {
         return Ok(context.again(REPLICATION, None));
     }
     Ok(Ended::With(StepEnd::Done(Outcome::ClearedNext { domain_controllers })))
+}
+
+/// As what `AuthConfig` names the certificate of this run. Whatever else it says is no reason to leave the run half undone.
+enum Named {
+    Current,
+    Next,
+    Not,
+}
+
+fn named(context: &Context<'_>, seen: &AuthConfig) -> Result<Named> {
+    let new = context.thumbprint()?;
+    Ok(match seen.thumbprints() {
+        [Some(current), ..] if *current == new => Named::Current,
+        [.., Some(next)] if *next == new => Named::Next,
+        _ => Named::Not,
+    })
+}
+
+/// The domain controllers of the plan that no longer announce it, and whether that is all of them.
+async fn cleared(context: &Context<'_>, session: &mut Session) -> Result<(Vec<String>, bool)> {
+    let all = &context.plan()?.observed.domain_controllers;
+    let mut cleared = Vec::new();
+    for name in all {
+        let seen = exchange::auth_config(session, Some(name)).await?;
+        if matches!(named(context, &seen)?, Named::Not) {
+            cleared.push(name.clone());
+        }
+    }
+    let complete = cleared.len() == all.len();
+    Ok((cleared, complete))
 }
 
 fn too_late() -> Trouble {

@@ -3,7 +3,7 @@
 use db::StepEnd;
 use domain::{Outcome, Place};
 
-use super::{Context, Ended, Result, stage::REPLICATION};
+use super::{Context, Ended, Result, StepError, context::foreign_change, stage::REPLICATION};
 use crate::{connectors::Session, exchange};
 
 pub(super) async fn run(context: &Context<'_>) -> Result<Ended> {
@@ -11,10 +11,14 @@ pub(super) async fn run(context: &Context<'_>) -> Result<Ended> {
 }
 
 async fn clear(context: &Context<'_>, session: &mut Session) -> Result<Ended> {
-    let (_, seen) = context.place(session, context.pinned()?).await?;
-    if seen.previous.is_some() {
-        let command = exchange::clear_previous(context.pinned()?);
-        context.change_auth_config(session, command, |place, _| place == Place::Cleared).await?;
+    match context.place(session, context.pinned()?).await? {
+        (Place::Cleared, _) => {}
+        (Place::Published, _) => {
+            let command = exchange::clear_previous(context.pinned()?);
+            context.change_auth_config(session, command, |place, _| place == Place::Cleared).await?;
+        }
+        // What is previous there is not what the plan gives up.
+        (_, seen) => return Err(StepError::Attention(foreign_change(&seen))),
     }
     let (domain_controllers, complete) = context.replicated(session, |place, _| place == Place::Cleared).await?;
     if !complete {

@@ -3,7 +3,8 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use db::{ClaimedStep, Purpose, StepEnd};
 use domain::{
-    Outcome, Place, Plan, Snapshot, Step, Thumbprint, Trouble, audit::NewAudit, progress::Facts, snapshot::AuthConfig,
+    Outcome, Phase, Place, Plan, Snapshot, Step, Thumbprint, Trouble, audit::NewAudit, progress::Facts,
+    snapshot::AuthConfig,
 };
 use psrp::Command;
 use serde_json::{Value as Json, json};
@@ -103,11 +104,13 @@ impl<'a> Context<'a> {
         Ok(self.now() + self.worker.timeline.stretch(UNDER_WAY) + ahead)
     }
 
-    /// Where `AuthConfig` stands on one domain controller. Refuses to go on when somebody else changed it.
+    /// Where `AuthConfig` stands on one domain controller. Refuses to go on when somebody else changed it, and forwards when it was taken back: by
+    /// somebody, or by this run itself after the backup was made that it was restored from.
     pub(super) async fn place(&self, session: &mut Session, domain_controller: &str) -> Result<(Place, AuthConfig)> {
         let seen = exchange::auth_config(session, Some(domain_controller)).await?;
         let new = self.facts().thumbprint;
-        match Place::of(&seen, &self.plan()?.observed, new.as_ref()) {
+        let place = Place::of(&seen, &self.plan()?.observed, new.as_ref());
+        match place.filter(|place| self.step().phase == Phase::Undo || !place.is_way_back()) {
             Some(place) => Ok((place, seen)),
             None => Err(StepError::Attention(foreign_change(&seen))),
         }
@@ -210,7 +213,7 @@ fn answer_detail(line: &str, answer: &Answer) -> Json {
     json!({ "cmdlet": line, "errors": errors, "warnings": answer.warnings })
 }
 
-fn foreign_change(seen: &AuthConfig) -> Trouble {
+pub(super) fn foreign_change(seen: &AuthConfig) -> Trouble {
     let shown = |name: &str, thumbprint: Option<&Thumbprint>| {
         format!("{name} {}", thumbprint.map_or("none", Thumbprint::as_str))
     };
@@ -218,12 +221,12 @@ fn foreign_change(seen: &AuthConfig) -> Trouble {
     Trouble::new(
         "auth_config_changed",
         format!(
-            "Somebody else has changed AuthConfig: on {} it now says {}, {}, {}",
+            "AuthConfig is not as this run left it: on {} it now says {}, {}, {}",
             seen.domain_controller,
             shown("current", current),
             shown("previous", previous),
             shown("next", next)
         ),
-        "Find out who did it and why. Put it back and retry, or cancel and raise a new renewal",
+        "Find out who did it and why; if rekey was restored from a backup, it was this run. Put it back and retry, or cancel (after publication: roll back) and raise a new renewal",
     )
 }

@@ -1,7 +1,7 @@
 //! Make the certificate and keep its key sealed; or take over the one that is staged already.
 
-use db::{SealedKey, StepEnd};
-use domain::{Outcome, Thumbprint, Trouble, audit::NewAudit, plan::CertificateSource};
+use db::{Purpose, SealedKey, StepEnd};
+use domain::{Outcome, Thumbprint, Trouble, audit::NewAudit, plan::CertificateSource, snapshot::Server};
 use serde_json::json;
 use zeroize::Zeroizing;
 
@@ -14,10 +14,37 @@ use crate::{
 };
 
 pub(super) async fn run(context: &Context<'_>) -> Result<Ended> {
+    check_unchanged(context).await?;
     match &context.plan()?.certificate {
         CertificateSource::Generate { key_size, lifetime_days } => make(context, *key_size, *lifetime_days).await,
         CertificateSource::Adopt { thumbprint, from } => take_over(context, thumbprint, from).await,
     }
+}
+
+/// The plan may be days old, and a database that was restored from a backup does not know what this run has done after it: no second certificate is
+/// made where there is one already.
+async fn check_unchanged(context: &Context<'_>) -> Result<()> {
+    context.on_any(async |session| context.place(session, context.pinned()?).await).await?;
+    let renewal = context.claimed.run.renewal.id;
+    let before = context.worker.db.read(async |tx| tx.snapshot_of(renewal, Purpose::Before).await).await?;
+    let Some(before) = before else { return Ok(()) };
+    let now = context.look().await?;
+    let added = |server: &Server| {
+        let known = before.servers.iter().find(|known| known.fqdn == server.fqdn && known.is_reachable())?;
+        let new =
+            server.certificates().iter().find(|certificate| known.certificate(&certificate.thumbprint).is_none())?;
+        Some(format!("{} on {}", new.thumbprint, server.fqdn))
+    };
+    let added: Vec<String> = now.participants().filter_map(added).collect();
+    if added.is_empty() { Ok(()) } else { Err(StepError::Attention(certificates_changed(&added))) }
+}
+
+fn certificates_changed(added: &[String]) -> Trouble {
+    Trouble::new(
+        "certificates_changed",
+        format!("There are Auth certificates that the plan did not see: {}", added.join(", ")),
+        "Find out whose they are; if rekey was restored from a backup, this run has made them. Cancel and raise a new renewal, whose plan sees them; or remove them and retry",
+    )
 }
 
 async fn make(context: &Context<'_>, key_size: u32, lifetime_days: u32) -> Result<Ended> {

@@ -1,7 +1,7 @@
 //! Take a certificate off one server: the old one at the end of a run, the new one when a run is taken back.
 
 use db::StepEnd;
-use domain::{Outcome, Thumbprint, Trouble};
+use domain::{Outcome, Phase, Thumbprint, Trouble};
 
 use super::{Context, Ended, Result, StepError};
 use crate::{
@@ -38,7 +38,11 @@ async fn remove(context: &Context<'_>, thumbprint: &Thumbprint) -> Result<Ended>
 
 async fn remove_on(context: &Context<'_>, session: &mut Session, thumbprint: &Thumbprint) -> Result<Ended> {
     let server = context.target();
-    let (_, seen) = context.place(session, context.pinned()?).await?;
+    let seen = match context.step().phase {
+        // What this run has made is removed whatever else somebody did to AuthConfig, if only nothing names it.
+        Phase::Undo => exchange::auth_config(session, Some(context.pinned()?)).await?,
+        _ => context.place(session, context.pinned()?).await?.1,
+    };
     if seen.thumbprints().contains(&Some(thumbprint)) {
         return Err(StepError::Attention(still_named(thumbprint)));
     }
@@ -61,7 +65,7 @@ fn done(thumbprint: &Thumbprint, already_gone: bool) -> Ended {
 }
 
 fn not_done(reason: String) -> Ended {
-    Ended::With(StepEnd::Skipped(Outcome::NotDone { reason }))
+    Ended::With(StepEnd::Skipped(Outcome::not_done(reason)))
 }
 
 fn still_named(thumbprint: &Thumbprint) -> Trouble {

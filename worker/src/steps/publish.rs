@@ -9,7 +9,7 @@ use domain::{
     step::Publisher,
 };
 
-use super::{Context, Ended, Result, StepError, evidence, stage::REPLICATION};
+use super::{Context, Ended, Result, StepError, context::foreign_change, evidence, stage::REPLICATION};
 use crate::{connectors::Session, exchange};
 
 /// How far an effective date is pushed out.
@@ -29,6 +29,10 @@ async fn publish(context: &Context<'_>, session: &mut Session, missing: Option<T
         return settle(context, session).await;
     }
     match (context.claimed.permit, missing) {
+        // Nothing of this run is announced: what is next there, if anything, is not to be published or replaced.
+        (Permit::Run, None) if place != Place::Staged => Err(StepError::Attention(foreign_change(&seen))),
+        (Permit::Run, Some(trouble)) if place != Place::Staged => Err(StepError::Retry(trouble)),
+        (Permit::Guard | Permit::Park, _) if place != Place::Staged => Ok(guard_again(context, &seen, None)),
         (Permit::Run, None) => go(context, session).await,
         (Permit::Run, Some(trouble)) => {
             postpone_if_near(context, session, &seen, &trouble.message).await?;

@@ -11,8 +11,8 @@ use crate::{connectors::Session, discovery::on, exchange, windows};
 
 pub(super) async fn run(context: &Context<'_>) -> Result<Ended> {
     let Some(endpoint) = context.managed.endpoints.windows_on(context.target()) else {
-        let reason = "No Windows endpoint is configured: restart by hand".to_owned();
-        return Ok(Ended::With(StepEnd::Skipped(Outcome::NotDone { reason })));
+        let reason = "No Windows endpoint is configured: restart by hand";
+        return Ok(Ended::With(StepEnd::Skipped(Outcome::not_done(reason))));
     };
     on(&endpoint, async |session| restart(context, session).await).await
 }

@@ -2,9 +2,9 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use db::{Purpose, StepEnd};
-use domain::{Outcome, Place, plan::CertificateSource, snapshot::AuthConfig};
+use domain::{Outcome, Place, Trouble, plan::CertificateSource, snapshot::AuthConfig};
 
-use super::{Context, Ended, Result, evidence};
+use super::{Context, Ended, Result, StepError, evidence};
 use crate::{connectors::Session, exchange};
 
 /// How often domain controllers are asked while a change is being replicated.
@@ -13,12 +13,37 @@ pub(super) const REPLICATION: TimeDelta = TimeDelta::seconds(60);
 const CLOSE_ENOUGH: TimeDelta = TimeDelta::hours(1);
 
 pub(super) async fn run(context: &Context<'_>) -> Result<Ended> {
+    // Order: servers are looked at while no session is held, of which there may be as few as one.
+    if context.on_any(async |session| must_announce(context, session).await).await? {
+        Box::pin(check_servers(context)).await?;
+    }
     let ended = context.on_any(async |session| stage(context, session).await).await?;
     if matches!(ended, Ended::With(StepEnd::Done(_))) {
         // Who is asked to approve the publication wants to see where the certificate is.
         evidence::keep(context, Purpose::Check, &context.look().await?).await?;
     }
     Ok(ended)
+}
+
+/// Exchange publishes by itself what is staged for long enough: a server that answers and lacks the certificate is found before.
+async fn check_servers(context: &Context<'_>) -> Result<()> {
+    let snapshot = context.look().await?;
+    let found = evidence::matrix(context, &snapshot)?;
+    let lacking = evidence::failures(&found).filter(|check| evidence::answers(&snapshot, &check.target));
+    let lacking: Vec<String> = lacking.map(|check| format!("{}: {}", check.target, check.detail)).collect();
+    if lacking.is_empty() {
+        return Ok(());
+    }
+    Err(StepError::Attention(Trouble::new(
+        "matrix_incomplete",
+        format!("Servers that had the new certificate have it no more: {}", lacking.join("; ")),
+        "Find out who removed it; if rekey was restored from a backup, the run was cancelled after it. Cancel and raise a new renewal, or put it back and retry",
+    )))
+}
+
+async fn must_announce(context: &Context<'_>, session: &mut Session) -> Result<bool> {
+    let (place, seen) = context.place(session, context.pinned()?).await?;
+    Ok(!is_staged(context, place, &seen)?)
 }
 
 async fn stage(context: &Context<'_>, session: &mut Session) -> Result<Ended> {
