@@ -13,7 +13,7 @@ pub(crate) struct Database {
 }
 
 enum Place {
-    Folder(TempDir),
+    Folder { _folder: TempDir },
     Server { url: String, name: String },
 }
 
@@ -32,7 +32,10 @@ impl Database {
 
     fn in_folder() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        Self { url: format!("sqlite:{}", folder.path().join("rekey.db").display()), place: Place::Folder(folder) }
+        Self {
+            url: format!("sqlite:{}", folder.path().join("rekey.db").display()),
+            place: Place::Folder { _folder: folder },
+        }
     }
 
     async fn on_server(server: String) -> Self {
@@ -61,7 +64,7 @@ impl Database {
 
     pub(crate) fn kind(&self) -> Kind {
         match self.place {
-            Place::Folder(_) => Kind::Sqlite,
+            Place::Folder { .. } => Kind::Sqlite,
             Place::Server { .. } => Kind::Postgres,
         }
     }
