@@ -10,7 +10,7 @@
 
 use std::env;
 
-use db::{Fault, Kind, Moment};
+use db::{Kind, Moment};
 use proptest::{
     collection, prop_oneof,
     strategy::{Just, Strategy},
@@ -20,8 +20,8 @@ use uuid::Uuid;
 
 use crate::{
     database,
-    process::Trap,
-    trial::{self, CallFault, Happening, Script, Verb, WRITE_FAULTS, What},
+    process::{Blow, Trap},
+    trial::{self, CallFault, Happening, Script, Verb, What, write_faults},
 };
 
 /// How many schedules are tried on each database.
@@ -82,9 +82,8 @@ fn happening(database: Kind) -> impl Strategy<Value = Happening> {
 
 fn what(database: Kind) -> impl Strategy<Value = What> {
     let call = proptest::sample::select(&CallFault::ALL[..]).prop_map(|how| What::Call { skip: 0, how });
-    let write = (proptest::sample::select(&WRITE_FAULTS[..]), 0..4_usize).prop_map(
-        |((_, moment, fault), skip): ((&str, Moment, Fault), usize)| What::Write(Trap { moment, skip, fault }),
-    );
+    let write = (proptest::sample::select(write_faults(database)), 0..4_usize)
+        .prop_map(|((_, moment, blow), skip): ((&str, Moment, Blow), usize)| What::Write(Trap { moment, skip, blow }));
     let verb =
         proptest::sample::select(&[Verb::Pause, Verb::Retry, Verb::Cancel, Verb::RollBack][..]).prop_map(What::Say);
     // One process alone uses a SQLite file.

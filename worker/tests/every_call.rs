@@ -2,7 +2,7 @@
 //!
 //! One thing goes wrong in each run: a call of a cmdlet fails before it is carried out or after, its connection is cut before or after, the workers are
 //! killed before or after; a writing transaction is to be tried again, the connection to the database is lost before, at or after the commit, the worker
-//! is killed before, at or after it. `cargo test` takes a sample, on SQLite and, where there is a server, on PostgreSQL. All of it, each kind at each call
+//! is killed before, at or after it, or, on PostgreSQL, stands still until another one has its steps, then goes on. `cargo test` takes a sample, on SQLite and, where there is a server, on PostgreSQL. All of it, each kind at each call
 //! and each write, takes hours of processor time:
 //!
 //! ```text
@@ -19,7 +19,7 @@ use lab::Report;
 use crate::{
     database,
     process::{Seen, Trap},
-    trial::{self, CallFault, Happening, Script, WRITE_FAULTS, What},
+    trial::{self, CallFault, Happening, Script, WRITE_FAULTS, What, write_faults},
 };
 
 /// Every so manieth call that changes nothing is in the sample.
@@ -43,7 +43,7 @@ async fn everything_once(database: Kind) {
     let script = |happenings| Script { database, steps_at_once: 1, happenings };
     let clean = trial::run(script(Vec::new())).await;
     let calls = clean.report.cmdlets.len();
-    let all = all(calls, clean.seen);
+    let all = all(calls, clean.seen, database);
     let chosen = chosen(all.clone(), &clean.report, database);
     println!("{database:?}: {calls} calls, {:?}, {} schedules in all, {} run", clean.seen, all.len(), chosen.len());
     let scripts = chosen.into_iter().map(|(kind, _, what)| (kind, script(vec![Happening { after: 0, what }])));
@@ -53,16 +53,16 @@ async fn everything_once(database: Kind) {
 /// A kind of fault, the number of the call or write that it meets, and both together.
 type Schedule = (&'static str, usize, What);
 
-fn all(calls: usize, seen: Seen) -> Vec<Schedule> {
+fn all(calls: usize, seen: Seen, database: Kind) -> Vec<Schedule> {
     let at_calls = (0..calls)
         .flat_map(|skip| CallFault::ALL.into_iter().map(move |how| (how.name(), skip, What::Call { skip, how })));
-    let at_writes = WRITE_FAULTS.into_iter().flat_map(|(name, moment, fault)| {
+    let at_writes = write_faults(database).iter().flat_map(|&(name, moment, blow)| {
         let times = match moment {
             Moment::Begin => seen.begun,
             Moment::Commit => seen.to_commit,
             Moment::Committed => seen.committed,
         };
-        (0..times).map(move |skip| (name, skip, What::Write(Trap { moment, skip, fault })))
+        (0..times).map(move |skip| (name, skip, What::Write(Trap { moment, skip, blow })))
     });
     at_calls.chain(at_writes).collect()
 }

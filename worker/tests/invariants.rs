@@ -225,6 +225,10 @@ async fn key_destroyed(world: &World, run: &LoadedRun, audit: &[AuditEntry]) {
     let left = world.db.read(async |tx| tx.sealed_key(id).await).await.unwrap();
     assert!(left.is_none(), "key: it outlives the run");
     assert_eq!(count(audit, "key.destroyed"), count(audit, "key.sealed"), "key: made and destroyed");
+    let staging = audit.iter().position(|entry| entry.action == "step.started" && entry.detail["step"] == "stage");
+    if let Some(staging) = staging {
+        assert_eq!(count(&audit[..staging], "key.destroyed"), 1, "key: it outlives the last server");
+    }
 }
 
 /// The organization is as the end of the run says.

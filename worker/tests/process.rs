@@ -2,7 +2,7 @@
 
 use std::{
     convert::Infallible,
-    sync::{Arc, Mutex},
+    sync::{Arc, Condvar, Mutex},
 };
 
 use db::{Db, Fault, Kind, Moment};
@@ -70,6 +70,7 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         self.stop.cancel();
+        self.writes.thaw();
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
@@ -82,6 +83,9 @@ pub(crate) struct Writes {
     state: Mutex<State>,
     /// Whether the process stands still, and only waits to be killed.
     still: watch::Sender<bool>,
+    /// Whether it stands still, and waits to go on.
+    frozen: watch::Sender<bool>,
+    thawed: Condvar,
 }
 
 #[derive(Default)]
@@ -89,6 +93,7 @@ struct State {
     seen: Seen,
     trap: Option<Trap>,
     sprung: bool,
+    frozen: bool,
 }
 
 /// How often each moment came.
@@ -104,7 +109,16 @@ pub(crate) struct Seen {
 pub(crate) struct Trap {
     pub(crate) moment: Moment,
     pub(crate) skip: usize,
-    pub(crate) fault: Fault,
+    pub(crate) blow: Blow,
+}
+
+/// How it goes wrong.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Blow {
+    /// The database has trouble, or the process is about to be killed.
+    Fault(Fault),
+    /// The process stands still for longer than its leases last, then goes on: a virtual machine that is moved.
+    Freeze,
 }
 
 impl Writes {
@@ -125,9 +139,21 @@ impl Writes {
         self.still.subscribe()
     }
 
+    pub(crate) fn is_frozen(&self) -> watch::Receiver<bool> {
+        self.frozen.subscribe()
+    }
+
+    /// Lets a process go on that is frozen.
+    pub(crate) fn thaw(&self) {
+        self.state.lock().unwrap().frozen = false;
+        self.frozen.send_replace(false);
+        self.thawed.notify_all();
+    }
+
     /// Nothing is written from now on.
     fn end(&self) {
         self.still.send_replace(true);
+        self.thaw();
     }
 
     fn meet(&self, moment: Moment) -> Option<Fault> {
@@ -141,12 +167,24 @@ impl Writes {
             trap.skip -= 1;
             return None;
         }
-        let fault = trap.fault;
+        let blow = trap.blow;
         (state.trap, state.sprung) = (None, true);
-        if fault == Fault::Stall {
-            self.end();
+        match blow {
+            Blow::Freeze => {
+                state.frozen = true;
+                self.frozen.send_replace(true);
+                // All that a worker does it does on this thread.
+                drop(self.thawed.wait_while(state, |state| state.frozen).unwrap());
+                None
+            }
+            Blow::Fault(fault) => {
+                drop(state);
+                if fault == Fault::Stall {
+                    self.end();
+                }
+                Some(fault)
+            }
         }
-        Some(fault)
     }
 }
 

@@ -4,7 +4,7 @@
 use std::{any::Any, collections::BTreeMap, panic::AssertUnwindSafe, time::Duration};
 
 use db::{Kind, LoadedRun, Moment};
-use domain::{Policy, RenewalId, State, StepStatus, Trouble};
+use domain::{Policy, RenewalId, State, StepId, StepStatus, Trouble};
 use futures_util::{FutureExt as _, StreamExt as _, stream};
 use lab::{
     Cmdlets, Options, Report,
@@ -16,7 +16,7 @@ use worker::Pace;
 
 use crate::{
     invariants::{self, Leftovers},
-    process::{Seen, Trap},
+    process::{Blow, Seen, Trap},
     support::{Setting, World},
 };
 
@@ -162,6 +162,8 @@ struct Trial {
     held: usize,
     sprung: usize,
     leftovers: Leftovers,
+    /// The attempts that were under way when a worker was frozen.
+    frozen: Option<Vec<(StepId, i64)>>,
 }
 
 struct Outage {
@@ -183,6 +185,7 @@ impl Trial {
             held: 0,
             sprung: 0,
             leftovers: Leftovers::default(),
+            frozen: None,
         };
         // What is to happen at the beginning must not be late.
         trial.let_happen().await;
@@ -198,6 +201,7 @@ impl Trial {
             self.let_happen().await;
             let run = self.world.run(self.id).await;
             self.end_outage(&run);
+            self.go_past_the_frozen(&run).await;
             let refused = matches!(run.renewal.state, State::Failed { .. });
             if !run.renewal.state.is_live() && !refused {
                 return;
@@ -331,6 +335,24 @@ impl Trial {
         }
     }
 
+    /// Lets another worker take over what a frozen one had, and the frozen one go on then.
+    async fn go_past_the_frozen(&mut self, run: &LoadedRun) {
+        let Some(process) = self.world.processes.iter().position(|p| *p.writes.is_frozen().borrow()) else { return };
+        let under_way =
+            run.steps.iter().filter(|s| s.status == StepStatus::Running).map(|s| (s.id, s.attempt)).collect();
+        if self.frozen.is_none() {
+            self.world.hire().await;
+        }
+        let before: &Vec<_> = self.frozen.get_or_insert(under_way);
+        let taken = |(id, attempt): &(StepId, i64)| {
+            !run.steps.iter().any(|s| (s.id, s.attempt, s.status) == (*id, *attempt, StepStatus::Running))
+        };
+        if before.iter().all(taken) || !run.renewal.state.is_live() {
+            self.frozen = None;
+            self.world.processes[process].writes.thaw();
+        }
+    }
+
     fn asked(&self) -> Cmdlets {
         *self.world.lab.cmdlets().borrow()
     }
@@ -348,6 +370,8 @@ impl Trial {
     async fn somebody_stands_still(&self) {
         let mut all: Vec<watch::Receiver<bool>> =
             self.world.processes.iter().map(|process| process.writes.stands_still()).collect();
+        let unfrozen = self.world.processes.iter().filter(|_| self.frozen.is_none());
+        all.extend(unfrozen.map(|process| process.writes.is_frozen()));
         let waiting = all.iter_mut().map(|still| Box::pin(async move { drop(still.wait_for(|still| *still).await) }));
         futures_util::future::select_all(waiting).await;
     }
@@ -415,16 +439,26 @@ impl CallFault {
 }
 
 /// What can go wrong with a write.
-pub(crate) const WRITE_FAULTS: [(&str, Moment, db::Fault); 8] = [
-    ("conflict_begin", Moment::Begin, db::Fault::Conflict),
-    ("conflict_commit", Moment::Commit, db::Fault::Conflict),
-    ("lose_begin", Moment::Begin, db::Fault::Lose),
-    ("lose_commit", Moment::Commit, db::Fault::Lose),
-    ("lose_committed", Moment::Committed, db::Fault::Lose),
-    ("kill_begin", Moment::Begin, db::Fault::Stall),
-    ("kill_commit", Moment::Commit, db::Fault::Stall),
-    ("kill_committed", Moment::Committed, db::Fault::Stall),
+pub(crate) const WRITE_FAULTS: [(&str, Moment, Blow); 10] = [
+    ("conflict_begin", Moment::Begin, Blow::Fault(db::Fault::Conflict)),
+    ("conflict_commit", Moment::Commit, Blow::Fault(db::Fault::Conflict)),
+    ("lose_begin", Moment::Begin, Blow::Fault(db::Fault::Lose)),
+    ("lose_commit", Moment::Commit, Blow::Fault(db::Fault::Lose)),
+    ("lose_committed", Moment::Committed, Blow::Fault(db::Fault::Lose)),
+    ("kill_begin", Moment::Begin, Blow::Fault(db::Fault::Stall)),
+    ("kill_commit", Moment::Commit, Blow::Fault(db::Fault::Stall)),
+    ("kill_committed", Moment::Committed, Blow::Fault(db::Fault::Stall)),
+    ("freeze_begin", Moment::Begin, Blow::Freeze),
+    ("freeze_commit", Moment::Commit, Blow::Freeze),
 ];
+
+/// Those that can go wrong there: one process alone uses a SQLite file, and nobody goes on without it.
+pub(crate) fn write_faults(database: Kind) -> &'static [(&'static str, Moment, Blow)] {
+    match database {
+        Kind::Postgres => &WRITE_FAULTS,
+        Kind::Sqlite => &WRITE_FAULTS[..8],
+    }
+}
 
 /// Why a run does not go on before somebody has acted.
 fn trouble(run: &LoadedRun) -> Option<Trouble> {
