@@ -31,6 +31,20 @@ async fn two_lost_replies_after_the_write_change_nothing_about_the_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn trouble_of_a_server_that_passes_is_taken_neither_for_a_missing_right_nor_for_a_refusal_to_remove() {
+    let world = World::new().await;
+    for cmdlet in ["Get-Command", "Remove-ExchangeCertificate"] {
+        world.fault(json!({"kind": "fail", "cmdlet": cmdlet, "error": "rpc_unavailable"}));
+    }
+    let id = world.ask(|_| {}).await;
+    let run = world.approve_all(id).await;
+    assert!(matches!(run.renewal.state, State::Succeeded { .. }), "{:?}", run.renewal.state);
+    assert_eq!(world.effects(EffectKind::Remove), (3, 3), "the old certificate is off every server");
+    world.check_renewed(id).await;
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn publication_waits_for_a_server_that_is_down_until_it_is_back() {
     let world = World::new().await;
     let id = world.ask(|_| {}).await;

@@ -10,6 +10,9 @@ use crate::{
     exchange::{self, CommandError},
 };
 
+/// Refusals in a row after which a server is believed to keep a certificate: one may be trouble of its own that passes.
+const REFUSALS: i32 = 2;
+
 /// Removes the old certificate, unless something on the server uses it.
 pub(super) async fn run(context: &Context<'_>) -> Result<Ended> {
     match context.plan()?.observed.current.clone() {
@@ -54,7 +57,9 @@ async fn remove_on(context: &Context<'_>, session: &mut Session, thumbprint: &Th
         return Ok(done(thumbprint, false));
     }
     match exchange::succeed("Remove-ExchangeCertificate", answer) {
-        Err(error @ CommandError::Failed { .. }) => Ok(not_done(format!("{server} keeps it: {error}"))),
+        Err(error @ CommandError::Failed { .. }) if error.is_denied() || context.step().failures >= REFUSALS => {
+            Ok(not_done(format!("{server} keeps it: {error}")))
+        }
         Err(error) => Err(error.into()),
         Ok(_) => Err(StepError::Retry(super::no_effect("Remove-ExchangeCertificate"))),
     }
