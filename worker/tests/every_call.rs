@@ -19,13 +19,13 @@ use lab::Report;
 use crate::{
     database,
     process::{Seen, Trap},
-    trial::{self, CallFault, Happening, Script, WRITE_FAULTS, What, write_faults},
+    trial::{self, CallFault, Happening, Script, What, write_faults},
 };
 
 /// Every so manieth call that changes nothing is in the sample.
-const SAMPLE_OF_CALLS: usize = 20;
+const SAMPLE_OF_CALLS: usize = 40;
 /// Every so manieth write is.
-const SAMPLE_OF_WRITES: usize = 9;
+const SAMPLE_OF_WRITES: usize = 5;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fault_at_any_call_or_write_is_survived_on_sqlite() {
@@ -83,8 +83,10 @@ fn chosen(all: Vec<Schedule>, clean: &Report, database: Kind) -> Vec<Schedule> {
             place.is_some_and(|place| CallFault::ALL[(2 * place + 3 * turn + place / 3) % 6] == *how)
         }
         _ => {
-            let kind = WRITE_FAULTS.iter().position(|(name, ..)| name == kind).unwrap_or_default();
-            number % SAMPLE_OF_WRITES == turn && (number / SAMPLE_OF_WRITES + 4 * turn) % WRITE_FAULTS.len() == kind
+            let (kinds, place) = (write_faults(database), number / SAMPLE_OF_WRITES);
+            // Three has no divisor in common with either number of kinds: each has its turn.
+            let due = kinds[(3 * place + 7 + turn) % kinds.len()].0;
+            number % SAMPLE_OF_WRITES == 3 - 2 * turn && due == *kind
         }
     };
     all.filter(in_sample).collect()

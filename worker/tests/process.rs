@@ -1,9 +1,6 @@
 //! A worker in a process of its own, as far as a test can have one: a runtime that can be killed with everything in it.
 
-use std::{
-    convert::Infallible,
-    sync::{Arc, Condvar, Mutex},
-};
+use std::sync::{Arc, Condvar, Mutex};
 
 use db::{Db, Fault, Kind, Moment};
 use tokio::{
@@ -23,7 +20,7 @@ pub(crate) struct Process {
     running: JoinHandle<()>,
     pub(crate) writes: Arc<Writes>,
     /// Closed when nothing of the worker is left.
-    gone: mpsc::Receiver<Infallible>,
+    gone: mpsc::Receiver<()>,
 }
 
 impl Process {
@@ -38,7 +35,7 @@ impl Process {
             Kind::Sqlite => ours.clone(),
         };
         let writes = Arc::new(Writes::default());
-        let (alive, gone) = mpsc::channel(1);
+        let (alive, gone) = mpsc::channel::<()>(1);
         let watched = writes.clone();
         let db = db.disturbed(move |moment| {
             let _alive = &alive;
@@ -61,9 +58,7 @@ impl Process {
     pub(crate) async fn kill(mut self) {
         self.writes.end();
         self.runtime.take().unwrap().shutdown_background();
-        while let Some(never) = self.gone.recv().await {
-            match never {}
-        }
+        assert!(self.gone.recv().await.is_none());
     }
 }
 
