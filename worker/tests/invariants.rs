@@ -51,7 +51,7 @@ fn is_over(run: &LoadedRun) {
 }
 
 /// Nobody ever refused a token of anybody else.
-fn trusted(report: &Report) {
+pub(crate) fn trusted(report: &Report) {
     let trust = &report.trust;
     assert_eq!(trust.refused, 0, "trust: {:#?}", trust.refusals);
     assert!(trust.checked > 0);

@@ -145,6 +145,7 @@ pub(crate) async fn run(script: Script) -> Ended {
     if timeout(PATIENCE, trial.see_through()).await.is_err() {
         let run = trial.world.run(trial.id).await;
         let troubles = trial.world.troubles(trial.id).await;
+        invariants::trusted(&trial.world.lab.report());
         panic!("stuck: {:?}\n{troubles:#?}", run.renewal.state);
     }
     trial.end().await
