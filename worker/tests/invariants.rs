@@ -208,8 +208,9 @@ fn intended(report: &Report, audit: &[AuditEntry]) {
             let left = intents.entry(kind.clone()).or_default();
             assert!(*left > 0, "intents: none is left for {kind}");
             *left -= 1;
-            // Whoever looks first asks for nothing that is done already.
-            let as_meant = ["ok", "held", "reply_lost"].contains(&asked.outcome.as_str());
+            // Whoever looks first asks for nothing that is done already. Only Exchange can be faster, which publishes by itself when the date has come.
+            let as_meant = ["ok", "held", "reply_lost"].contains(&asked.outcome.as_str())
+                || asked.outcome.contains("NoNextCertificate");
             assert!(as_meant || asked.outcome.contains("RpcException"), "in vain: {asked:?}");
         }
     }
