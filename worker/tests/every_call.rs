@@ -86,7 +86,7 @@ fn chosen(all: Vec<Schedule>, clean: &Report, database: Kind) -> Vec<Schedule> {
             let (kinds, place) = (write_faults(database), number / SAMPLE_OF_WRITES);
             // Three has no divisor in common with either number of kinds: each has its turn.
             let due = kinds[(3 * place + 7 + turn) % kinds.len()].0;
-            number % SAMPLE_OF_WRITES == 3 - 2 * turn && due == *kind
+            number % SAMPLE_OF_WRITES == 4 - 2 * turn && due == *kind
         }
     };
     all.filter(in_sample).collect()
