@@ -43,6 +43,7 @@ impl Rekey {
         let folder = Arc::new(tempfile::tempdir()?);
         std::fs::write(folder.path().join(CONFIG), config)?;
         std::fs::write(folder.path().join("password"), "Passw0rd!")?;
+        std::fs::write(folder.path().join("ca.pem"), include_str!("ca.pem"))?;
         Self::start_in(folder, settings, role, database).await
     }
 

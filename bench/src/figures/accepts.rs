@@ -81,7 +81,7 @@ pub(crate) async fn measure(settings: &Settings, server: &Server) -> anyhow::Res
     ])
 }
 
-/// So many organizations that nobody connects to.
+/// So many organizations that nobody connects to. Each trusts one authority: to read those of the system for each takes long.
 pub(crate) fn configuration(organizations: u64) -> anyhow::Result<String> {
     let mut text = String::new();
     for number in 1..=organizations {
@@ -89,7 +89,7 @@ pub(crate) fn configuration(organizations: u64) -> anyhow::Result<String> {
         write!(
             text,
             "[[organization]]\nid = \"{id}\"\n[organization.exchange]\nurls = [\"http://127.0.0.1:9/PowerShell/\"]\n\
-             authentication = \"ntlm\"\nusername = 'EXAMPLE\\svc-rekey'\npassword = \"file:password\"\n"
+             authentication = \"ntlm\"\nusername = 'EXAMPLE\\svc-rekey'\npassword = \"file:password\"\nca_file = \"ca.pem\"\n"
         )?;
     }
     Ok(text)
