@@ -48,7 +48,7 @@ impl Database {
     /// A copy of it as it is now, made as an administrator makes a backup. On PostgreSQL nobody may be connected.
     pub(crate) async fn copy(&self, ours: &Db) -> Self {
         match &self.place {
-            Place::Folder(_) => {
+            Place::Folder { .. } => {
                 let copy = Self::in_folder();
                 ours.back_up(copy.url.trim_start_matches("sqlite:").as_ref()).await.unwrap();
                 copy
