@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use sqlx::PgPool;
+use sqlx::{PgPool, postgres::PgPoolOptions};
 use underway::{Job, To, Worker};
 
 use crate::{Error, Handled, report, report_idle};
@@ -12,11 +12,13 @@ use crate::{Error, Handled, report, report_idle};
 const STEPS: u64 = 3;
 /// Its worker adds one slot for each notification, up to this many.
 const SLOTS: usize = 24;
+/// One for each slot, and more for those that listen and enqueue.
+const CONNECTIONS: u32 = 32;
 
 type Bench = Job<u64, Handled>;
 
 async fn job(url: &str, handled: Handled) -> Result<(PgPool, Bench), Error> {
-    let pool = PgPool::connect(url).await?;
+    let pool = PgPoolOptions::new().max_connections(CONNECTIONS).connect(url).await?;
     underway::run_migrations(&pool).await?;
     let job = Job::<u64, Handled>::builder()
         .state(handled)
@@ -41,14 +43,16 @@ async fn job(url: &str, handled: Handled) -> Result<(PgPool, Bench), Error> {
 
 pub(crate) async fn drain(url: &str, steps: u64) -> Result<(), Error> {
     let handled = Handled::default();
-    let (pool, job) = job(url, handled.clone()).await?;
+    let (pool, worked_on) = job(url, handled.clone()).await?;
+    // A `Job` that is worked on has new ones begin at the step that ran last: those come from another one, as from another process.
+    let (_, enqueued) = job(url, handled.clone()).await?;
     let jobs = steps / STEPS;
     // The last ones come when the worker listens: they wake all of its slots.
     let before = jobs.saturating_sub(SLOTS as u64);
-    enqueue(&job, before).await?;
+    enqueue(&enqueued, before).await?;
     let begun = Instant::now();
-    run(&job);
-    enqueue(&job, jobs - before).await?;
+    run(&worked_on);
+    enqueue(&enqueued, jobs - before).await?;
     let done = || async {
         let succeeded = "SELECT count(*) FROM underway.task WHERE state = 'succeeded'";
         let done: i64 = sqlx::query_scalar(succeeded).fetch_one(&pool).await?;
