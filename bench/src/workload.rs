@@ -175,8 +175,7 @@ pub(crate) async fn claim(
 
 /// Ends an attempt with its audit rows, as a worker does: the one place where the benchmark does that.
 pub(crate) async fn finish(db: &Db, claimed: &ClaimedStep, end: &StepEnd) -> anyhow::Result<()> {
-    let now = db.now();
-    Ok(db.write(async |tx| tx.finish_step(claimed, WORKER, end, now).await).await?)
+    Ok(db.finish(claimed, WORKER, end.clone(), db.now()).await?)
 }
 
 /// The words of somebody who approves a plan.

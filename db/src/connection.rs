@@ -141,8 +141,9 @@ const MAX_CONNECTIONS: u32 = 16;
 /// The longest that a transaction may take: a connection that went silent must not hold a worker for ever.
 const LONGEST_TRANSACTION: Duration = Duration::from_secs(30);
 
-/// A process that is cut off in the middle of a transaction must not keep its locks: the server ends what stands still.
-const ABANDONED_TRANSACTIONS: &str = "SET idle_in_transaction_session_timeout = '5s'";
+/// What every connection asks of PostgreSQL. A process that is cut off in the middle of a transaction must not keep its locks: the server ends what
+/// stands still. A statement is planned once: each has an index for all that it may be asked (`db/tests/history.rs`).
+const SESSION: &str = "SET idle_in_transaction_session_timeout = '5s'; SET plan_cache_mode = force_generic_plan";
 
 impl Db {
     /// Opens `sqlite:<file>` (made when missing) or `postgres://…`. Does not migrate.
@@ -451,7 +452,7 @@ async fn open_postgres(url: &str) -> Result<PgPool> {
         .test_before_acquire(false)
         .after_connect(|connection, _| {
             Box::pin(async move {
-                sqlx::query(ABANDONED_TRANSACTIONS).execute(connection).await?;
+                sqlx::raw_sql(SESSION).execute(connection).await?;
                 Ok(())
             })
         })
