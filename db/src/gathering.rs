@@ -71,13 +71,15 @@ struct Turn<'a, K: Clone + Eq + Hash, T, R> {
 }
 
 impl<K: Clone + Eq + Hash, T, R> Turn<'_, K, T, R> {
-    /// Those who wait and are still there, as many as may go along.
+    /// Those who wait and are still there, as many as may go along: with the one that leads 1, 2, 4, 8 … Each number has statements of its own, which
+    /// every connection must prepare first, so there are few of them.
     fn take(&self) -> Vec<(T, oneshot::Sender<Heard<T, R>>)> {
         let mut queues = self.gathering.lock();
         let Some(queue) = queues.get_mut(self.key) else { return Vec::new() };
         queue.waiting.retain(|(_, caller)| !caller.is_closed());
-        let count = queue.waiting.len().min(self.gathering.most - 1);
-        queue.waiting.drain(..count).collect()
+        let most = (queue.waiting.len() + 1).min(self.gathering.most);
+        let together = 1 << most.ilog2();
+        queue.waiting.drain(..together - 1).collect()
     }
 }
 
@@ -202,16 +204,16 @@ mod tests {
 
     #[tokio::test]
     async fn who_comes_while_others_are_served_goes_along_with_the_next() {
-        scene(3, async |gathering, scene| {
-            let calls: Vec<_> = (1..=5).map(|item| call(&gathering, &scene, item)).collect();
-            for _ in 0..3 {
+        scene(5, async |gathering, scene| {
+            let calls: Vec<_> = (1..=8).map(|item| call(&gathering, &scene, item)).collect();
+            for _ in 0..4 {
                 all_wait().await;
                 scene.go_on.notify_one();
             }
             for (call, item) in calls.into_iter().zip(1..) {
                 assert_eq!(call.await.unwrap(), Some(item * 10), "each gets its own answer");
             }
-            assert_eq!(*scene.batches.borrow(), [vec![1], vec![2, 3, 4], vec![5]]);
+            assert_eq!(*scene.batches.borrow(), [vec![1], vec![2, 3, 4, 5], vec![6, 7], vec![8]]);
         })
         .await;
     }
