@@ -234,6 +234,25 @@ async fn a_removal_that_fails_is_skipped_by_a_person_and_its_worker_hears_of_it(
 }
 
 #[tokio::test]
+async fn a_renewal_that_is_paused_before_it_has_a_plan_is_planned_when_it_is_resumed() {
+    on_both(async |db| {
+        for begun in [false, true] {
+            let renewal = raised(&db).await;
+            // A worker that began before the pause and died, or one that came later.
+            let dead = if begun { claim(&db, now()).await } else { None };
+            assert_eq!(dead.is_some(), begun);
+            db.write(async |tx| tx.pause(renewal.id, None, "olga", "lunch", minutes(1)).await).await.unwrap();
+            assert!(claim(&db, minutes(10)).await.is_none(), "nothing is planned while it is paused");
+            db.write(async |tx| tx.resume(renewal.id, None, "olga", minutes(11)).await).await.unwrap();
+            let preflight = claim(&db, minutes(11)).await.unwrap();
+            assert_eq!(preflight.step.kind, StepKind::Preflight);
+            db.write(async |tx| tx.cancel(renewal.id, None, "olga", "done", minutes(12)).await).await.unwrap();
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_write_wakes_who_asked_before_it() {
     on_both(async |db| {
         let woken = db.woken();

@@ -144,6 +144,9 @@ impl Run<'_> {
     /// What follows from how things stand, or `None` when nothing does before something else happens.
     #[must_use]
     pub fn advance(&self, now: DateTime<Utc>) -> Option<Advance> {
+        if matches!(self.renewal.state, State::Requested | State::Planning) {
+            return self.take_up_planning(now);
+        }
         let plan = self.plan?;
         match &self.renewal.state {
             State::AwaitingApproval { gate, since, .. } => self.advance_gate(plan, *gate, *since, now),
@@ -187,6 +190,13 @@ impl Run<'_> {
             .into_iter()
             .filter(|gate| plan.opened_by(*gate) <= phase)
             .find(|gate| !matches!(self.verdict(plan, *gate), Verdict::Approved { .. }))
+    }
+
+    /// A preflight that came up while the renewal was paused was put back.
+    fn take_up_planning(&self, now: DateTime<Utc>) -> Option<Advance> {
+        let put_back = |s: &&Step| s.kind == StepKind::Preflight && s.status == StepStatus::Pending;
+        let ready: Vec<_> = self.steps.iter().filter(put_back).map(|s| (s.id, now)).collect();
+        (!ready.is_empty()).then_some(Advance { event: None, ready })
     }
 
     fn advance_gate(&self, plan: &Plan, gate: Gate, since: DateTime<Utc>, now: DateTime<Utc>) -> Option<Advance> {
