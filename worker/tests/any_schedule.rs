@@ -77,7 +77,8 @@ fn script(database: Kind) -> impl Strategy<Value = Script> {
 }
 
 fn happening(database: Kind) -> impl Strategy<Value = Happening> {
-    (0..CMDLETS, what(database)).prop_map(|(after, what)| Happening { after, what })
+    // Before the first one there is no renewal of which to say anything.
+    (1..CMDLETS, what(database)).prop_map(|(after, what)| Happening { after, what })
 }
 
 fn what(database: Kind) -> impl Strategy<Value = What> {

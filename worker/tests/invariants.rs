@@ -124,8 +124,8 @@ fn legal_states(run: &LoadedRun, audit: &[AuditEntry]) {
 fn events(state: &State, next: &State) -> Vec<Event> {
     let digest = || domain::Digest::of(b"any");
     match next.clone() {
-        State::Requested => Vec::new(),
-        State::Planning => vec![Event::PlanningBegan],
+        State::Requested => vec![Event::Resume],
+        State::Planning => vec![Event::PlanningBegan, Event::Resume],
         State::AwaitingApproval { gate, .. } => {
             vec![Event::Planned { digest: digest() }, Event::GateReached { gate, digest: digest() }, Event::Resume]
         }
