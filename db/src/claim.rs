@@ -12,6 +12,7 @@ use domain::{
     audit::NewAudit,
     progress::{self, Permit},
 };
+use futures_util::future::join_all;
 use serde_json::json;
 use tracing::{error, warn};
 
@@ -97,6 +98,9 @@ struct Due {
     timer: i64,
 }
 
+/// Renewals whose steps are taken at the same time: each is a transaction of its own, whose commit waits for the disk.
+const AT_ONCE: usize = 8;
+
 impl Db {
     /// Looks for due work and takes it. Wakes others only when something was found: two that look would else keep each other awake.
     pub async fn claim(&self, wanted: &Wanted<'_>) -> Result<Claimed> {
@@ -115,22 +119,25 @@ impl Db {
     async fn claim_from(&self, due: &[Due], wanted: &Wanted<'_>) -> Result<Claimed> {
         let mut claimed = Claimed::default();
         let mut failure = None;
-        for (passed, candidate) in due.iter().enumerate() {
-            let left = wanted.steps.saturating_sub(claimed.steps.len());
-            if left == 0 {
-                break;
-            }
-            // What one cannot use is left for those after it.
-            let share = left.div_ceil(due.len() - passed);
-            match self.claim_of(candidate, share, wanted).await {
-                Ok(more) => {
-                    claimed.settled |= more.settled;
-                    claimed.steps.extend(more.steps);
-                }
-                Err(error) if error.is_unreadable() => self.leave_alone(candidate.renewal_id, &error),
-                Err(error) => {
-                    error!(renewal = %candidate.renewal_id, "Nothing can be taken of a renewal: {error}");
-                    failure = Some(error);
+        let mut rest = due;
+        while !rest.is_empty() && claimed.steps.len() < wanted.steps {
+            let left = wanted.steps - claimed.steps.len();
+            let asked: Vec<_> = rest.iter().take(AT_ONCE).zip(shares(left, rest.len())).collect();
+            rest = &rest[asked.len()..];
+            let taking = asked
+                .into_iter()
+                .map(async |(candidate, share)| (candidate, self.claim_of(candidate, share, wanted).await));
+            for (candidate, taken) in join_all(taking).await {
+                match taken {
+                    Ok(more) => {
+                        claimed.settled |= more.settled;
+                        claimed.steps.extend(more.steps);
+                    }
+                    Err(error) if error.is_unreadable() => self.leave_alone(candidate.renewal_id, &error),
+                    Err(error) => {
+                        error!(renewal = %candidate.renewal_id, "Nothing can be taken of a renewal: {error}");
+                        failure = Some(error);
+                    }
                 }
             }
         }
@@ -267,6 +274,16 @@ fn choose(run: &LoadedRun, share: usize, wanted: &Wanted<'_>) -> Chosen {
         }
     }
     chosen
+}
+
+/// How many steps of each renewal may be taken, one renewal after the other: what one cannot use is left for those that are asked later. None of those
+/// that would get nothing.
+fn shares(mut left: usize, renewals: usize) -> impl Iterator<Item = usize> {
+    (0..renewals).map_while(move |passed| {
+        let share = left.div_ceil(renewals - passed);
+        left -= share;
+        (share > 0).then_some(share)
+    })
 }
 
 /// How much more of an organization may be taken.
