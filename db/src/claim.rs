@@ -1,8 +1,8 @@
-//! Claims: which due steps a worker takes. One renewal after the other, each in a transaction of its own, those first that have the fewest steps under
-//! way: an organization with many servers cannot starve the others, and one broken renewal stops nobody else.
+//! Claims: which due steps a worker takes. A few renewals together in a transaction, those first that have the fewest steps under way: an organization
+//! with many servers cannot starve the others. One broken renewal stops nobody else: those that it was to be taken with are then taken singly.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::{Arc, PoisonError},
 };
 
@@ -12,7 +12,6 @@ use domain::{
     audit::NewAudit,
     progress::{self, Permit},
 };
-use futures_util::future::join_all;
 use serde_json::json;
 use tracing::{error, warn};
 
@@ -20,6 +19,7 @@ use crate::{
     Db, Error, LoadedRun, Result, Tx,
     connection::{Pool, again, in_time},
     run::step_detail,
+    settling::Settling,
     steps::Fence,
 };
 
@@ -72,6 +72,11 @@ pub struct Claimed {
 }
 
 impl Claimed {
+    fn add(&mut self, more: Self) {
+        self.settled |= more.settled;
+        self.steps.extend(more.steps);
+    }
+
     /// Whether there was nothing to do.
     #[must_use]
     pub fn is_idle(&self) -> bool {
@@ -98,8 +103,11 @@ struct Due {
     timer: i64,
 }
 
-/// Renewals whose steps are taken at the same time: each is a transaction of its own, whose commit waits for the disk.
+/// Renewals whose steps are taken in one transaction: its commit waits for the disk.
 const AT_ONCE: usize = 8;
+/// Steps that are taken of a renewal if it has as many, also when others get none in this look: they are the first in the next. Not more than a quarter
+/// of all.
+const LEAST_SHARE: usize = 8;
 
 impl Db {
     /// Looks for due work and takes it. Wakes others only when something was found: two that look would else keep each other awake.
@@ -124,27 +132,40 @@ impl Db {
             let left = wanted.steps - claimed.steps.len();
             let asked: Vec<_> = rest.iter().take(AT_ONCE).zip(shares(left, rest.len())).collect();
             rest = &rest[asked.len()..];
-            let taking = asked
-                .into_iter()
-                .map(async |(candidate, share)| (candidate, self.claim_of(candidate, share, wanted).await));
-            for (candidate, taken) in join_all(taking).await {
-                match taken {
-                    Ok(more) => {
-                        claimed.settled |= more.settled;
-                        claimed.steps.extend(more.steps);
-                    }
-                    Err(error) if error.is_unreadable() => self.leave_alone(candidate.renewal_id, &error),
-                    Err(error) => {
-                        error!(renewal = %candidate.renewal_id, "Nothing can be taken of a renewal: {error}");
-                        failure = Some(error);
-                    }
+            match self.claim_of(&asked, wanted).await {
+                Ok(more) => claimed.add(more),
+                Err(_) if asked.len() > 1 => {
+                    failure = self.claim_singly(&asked, wanted, &mut claimed).await.or(failure)
                 }
+                Err(error) => failure = self.passed_over(asked[0].0, error).or(failure),
             }
         }
         match failure {
             Some(error) if claimed.is_idle() => Err(error),
             _ => Ok(claimed),
         }
+    }
+
+    /// One that cannot be taken must not keep the others from it.
+    async fn claim_singly(&self, asked: &[(&Due, usize)], wanted: &Wanted<'_>, claimed: &mut Claimed) -> Option<Error> {
+        let mut failure = None;
+        for one in asked {
+            match self.claim_of(std::slice::from_ref(one), wanted).await {
+                Ok(more) => claimed.add(more),
+                Err(error) => failure = self.passed_over(one.0, error).or(failure),
+            }
+        }
+        failure
+    }
+
+    /// Says that nothing can be taken of a renewal. Returns the error if it is one.
+    fn passed_over(&self, due: &Due, error: Error) -> Option<Error> {
+        if error.is_unreadable() {
+            self.leave_alone(due.renewal_id, &error);
+            return None;
+        }
+        error!(renewal = %due.renewal_id, "Nothing can be taken of a renewal: {error}");
+        Some(error)
     }
 
     /// During a rolling upgrade a renewal may have what only the newer version knows, whose processes take it. Said once, not at each look.
@@ -154,18 +175,18 @@ impl Db {
         }
     }
 
-    async fn claim_of(&self, due: &Due, share: usize, wanted: &Wanted<'_>) -> Result<Claimed> {
-        let claimed = again(async || in_time(self.take(due, share, wanted)).await).await?;
+    async fn claim_of(&self, asked: &[(&Due, usize)], wanted: &Wanted<'_>) -> Result<Claimed> {
+        let claimed = again(async || in_time(self.take(asked, wanted)).await).await?;
         if !claimed.is_idle() {
             self.ring();
         }
         Ok(claimed)
     }
 
-    async fn take(&self, due: &Due, share: usize, wanted: &Wanted<'_>) -> Result<Claimed> {
+    async fn take(&self, asked: &[(&Due, usize)], wanted: &Wanted<'_>) -> Result<Claimed> {
         let mut tx = self.begin_writing().await?;
-        let claimed = tx.take_of(due, share, wanted).await?;
-        // Looking is no change: the version of the renewal stays what it was.
+        let claimed = tx.take_of(asked, wanted).await?;
+        // Looking is no change: the versions of the renewals stay what they were.
         if !claimed.is_idle() {
             self.commit(tx).await?;
         }
@@ -212,75 +233,111 @@ const DUE: &str = "
     GROUP BY renewal_id HAVING MIN(since) IS NOT NULL ORDER BY SUM(running), MIN(since), renewal_id LIMIT $3 OFFSET $4";
 
 impl Tx {
-    async fn take_of(&mut self, due: &Due, share: usize, wanted: &Wanted<'_>) -> Result<Claimed> {
-        let Some(renewal) = self.lock_free_renewal(due.renewal_id).await? else { return Ok(Claimed::default()) };
-        let mut run = self.complete_run(renewal).await?;
-        if due.timer > 0 {
-            run = self.settle_loaded(run, wanted.worker, wanted.now).await?;
-        }
-        let Chosen { parked, taken } = choose(&run, share, wanted);
-        let settled = due.timer > 0 || !parked.is_empty();
-        self.park_steps(run.renewal.id, &parked).await?;
+    async fn take_of(&mut self, asked: &[(&Due, usize)], wanted: &Wanted<'_>) -> Result<Claimed> {
+        let shares: BTreeMap<RenewalId, usize> = asked.iter().map(|(due, share)| (due.renewal_id, *share)).collect();
+        let timers: BTreeSet<RenewalId> =
+            asked.iter().filter(|(due, _)| due.timer > 0).map(|(due, _)| due.renewal_id).collect();
+        let renewals = self.lock_free_renewals(&shares.keys().copied().collect()).await?;
+        let (timed, others): (Vec<_>, Vec<_>) =
+            self.complete_runs(renewals).await?.into_iter().partition(|run| timers.contains(&run.renewal.id));
+        let mut changed: BTreeSet<RenewalId> = timed.iter().map(|run| run.renewal.id).collect();
+        let mut runs = self.settle_all(Settling::new(timed, wanted.worker, wanted.now)).await?;
+        runs.extend(others);
+        let Chosen { parked, taken } = choose_all(&runs, &shares, wanted);
+        self.park_steps(&parked.iter().map(|(_, fence)| *fence).collect::<Vec<_>>()).await?;
         let (fences, permits): (Vec<_>, Vec<_>) = taken.into_iter().unzip();
         let permits: HashMap<StepId, Permit> = fences.iter().map(|fence| fence.id).zip(permits).collect();
-        let steps = self.take_steps(run.renewal.id, &fences, wanted.lease_ends, wanted.now).await?;
-        if !steps.is_empty() {
-            self.begin_steps(&mut run.renewal, &steps, wanted).await?;
-        }
+        let steps = self.take_steps(&fences, wanted.lease_ends, wanted.now).await?;
+        self.begin_steps(&mut runs, &steps, wanted).await?;
+        let parked: BTreeSet<RenewalId> = parked.into_iter().map(|(renewal, _)| renewal).collect();
         if !parked.is_empty() {
-            run = self.settle_run(run.renewal, wanted.worker, wanted.now).await?;
-        } else {
-            run.put_in(&steps);
+            runs = self.settle_parked(runs, &parked, wanted).await?;
         }
-        let run = Arc::new(run);
-        let claimed = steps.into_iter().map(|step| ClaimedStep { permit: permits[&step.id], step, run: run.clone() });
+        changed.extend(parked);
+        let settled = !changed.is_empty();
+        changed.extend(steps.iter().map(|step| step.renewal_id));
+        self.raise_versions(&changed).await?;
+        let runs: HashMap<RenewalId, Arc<LoadedRun>> =
+            runs.into_iter().map(|run| (run.renewal.id, Arc::new(run))).collect();
+        let claimed = steps.into_iter().filter_map(|step| {
+            Some(ClaimedStep { permit: *permits.get(&step.id)?, run: runs.get(&step.renewal_id)?.clone(), step })
+        });
         Ok(Claimed { steps: claimed.collect(), settled })
     }
 
-    async fn begin_steps(&mut self, renewal: &mut Renewal, steps: &[Step], wanted: &Wanted<'_>) -> Result<()> {
-        if renewal.state == State::Requested {
-            self.transition(renewal, Event::PlanningBegan, wanted.worker, wanted.now).await?;
-            self.save_renewal(renewal, None).await?;
+    /// Reads those again of which something was put back, and lets everything follow.
+    async fn settle_parked(
+        &mut self,
+        runs: Vec<LoadedRun>,
+        parked: &BTreeSet<RenewalId>,
+        wanted: &Wanted<'_>,
+    ) -> Result<Vec<LoadedRun>> {
+        let (again, mut runs): (Vec<_>, Vec<_>) = runs.into_iter().partition(|run| parked.contains(&run.renewal.id));
+        let again = self.complete_runs(again.into_iter().map(|run| run.renewal).collect()).await?;
+        runs.extend(self.settle_all(Settling::new(again, wanted.worker, wanted.now)).await?);
+        Ok(runs)
+    }
+
+    async fn begin_steps(&mut self, runs: &mut [LoadedRun], steps: &[Step], wanted: &Wanted<'_>) -> Result<()> {
+        for run in &mut *runs {
+            let taken = steps.iter().any(|step| step.renewal_id == run.renewal.id);
+            if taken && run.renewal.state == State::Requested {
+                self.transition(&mut run.renewal, Event::PlanningBegan, wanted.worker, wanted.now).await?;
+                self.save_renewal(&run.renewal, None).await?;
+            }
+            run.put_in(steps);
         }
         let first = |step: &&Step| step.failures == 0 && step.trouble.is_none() && step.attempt == 1;
-        let started = steps.iter().filter(first).map(|step| {
-            let detail = step_detail(step, json!({}));
-            (&*renewal, NewAudit::new(wanted.worker, "step.started", detail), wanted.now)
+        let renewals: HashMap<RenewalId, &Renewal> = runs.iter().map(|run| (run.renewal.id, &run.renewal)).collect();
+        let started = steps.iter().filter(first).filter_map(|step| {
+            let new = NewAudit::new(wanted.worker, "step.started", step_detail(step, json!({})));
+            Some((*renewals.get(&step.renewal_id)?, new, wanted.now))
         });
         self.audit_all(started).await
     }
 }
 
-/// Which steps of a renewal are to be taken, and which to be put back.
+/// Which steps are to be taken, and which to be put back.
+#[derive(Default)]
 struct Chosen {
-    parked: Vec<Fence>,
+    parked: Vec<(RenewalId, Fence)>,
     taken: Vec<(Fence, Permit)>,
 }
 
+/// Chooses of each run as much as its share is.
+fn choose_all(runs: &[LoadedRun], shares: &BTreeMap<RenewalId, usize>, wanted: &Wanted<'_>) -> Chosen {
+    let mut chosen = Chosen::default();
+    for run in runs {
+        choose(run, shares.get(&run.renewal.id).copied().unwrap_or(0), wanted, &mut chosen);
+    }
+    chosen
+}
+
 /// Chooses at most `share` steps of those that are due, those first that have been due longest.
-fn choose(run: &LoadedRun, share: usize, wanted: &Wanted<'_>) -> Chosen {
+fn choose(run: &LoadedRun, share: usize, wanted: &Wanted<'_>, chosen: &mut Chosen) {
     let live = |step: &&Step| matches!(step.status, StepStatus::Ready | StepStatus::Running);
     let mut live: Vec<&Step> = run.steps.iter().filter(live).collect();
     live.sort_by_key(|step| (step.due_at, step.ordinal));
     let mut room = Room::of(&live, &run.renewal, wanted);
-    let mut chosen = Chosen { parked: Vec::new(), taken: Vec::new() };
+    let mut left = share;
     for step in live.into_iter().filter(|step| wanted.is_due(step)) {
         match progress::permit(&run.renewal.state, step) {
-            Permit::Park => chosen.parked.push(Fence::of(step)),
-            permit if chosen.taken.len() < share && room.take(&step.site) => {
-                chosen.taken.push((Fence::of(step), permit))
+            Permit::Park => chosen.parked.push((run.renewal.id, Fence::of(step))),
+            permit if left > 0 && room.take(&step.site) => {
+                left -= 1;
+                chosen.taken.push((Fence::of(step), permit));
             }
             _ => {}
         }
     }
-    chosen
 }
 
 /// How many steps of each renewal may be taken, one renewal after the other: what one cannot use is left for those that are asked later. None of those
 /// that would get nothing.
 fn shares(mut left: usize, renewals: usize) -> impl Iterator<Item = usize> {
+    let least = (left / 4).min(LEAST_SHARE);
     (0..renewals).map_while(move |passed| {
-        let share = left.div_ceil(renewals - passed);
+        let share = left.div_ceil(renewals - passed).max(least).min(left);
         left -= share;
         (share > 0).then_some(share)
     })

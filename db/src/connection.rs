@@ -11,7 +11,7 @@ use std::{
 use chrono::{DateTime, Utc};
 use domain::RenewalId;
 use sqlx::{
-    PgPool, SqlitePool,
+    PgPool, QueryBuilder, SqlitePool,
     migrate::Migrator,
     postgres::{PgConnectOptions, PgPoolOptions, PgTransaction},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous, SqliteTransaction},
@@ -129,8 +129,23 @@ pub(crate) const ROWS_AT_ONCE: usize = 1_000;
 
 /// Whether a statement for so many rows comes often enough to be kept prepared: each number of rows is a text of its own.
 pub(crate) fn is_usual(rows: usize) -> bool {
-    rows <= 32
+    rows <= 64
 }
+
+/// Puts a list of parameters into a statement. Returns how many they are.
+pub(crate) fn list<'v, DB: sqlx::Database, T: sqlx::Encode<'v, DB> + sqlx::Type<DB>>(
+    statement: &mut QueryBuilder<DB>,
+    values: impl IntoIterator<Item = T>,
+) -> usize {
+    let mut listed = statement.separated(", ");
+    let mut count = 0;
+    for value in values {
+        listed.push_bind(value);
+        count += 1;
+    }
+    count
+}
+
 /// Statements that each connection keeps prepared: those of a fixed text, and those for each usual number of rows.
 const PREPARED_STATEMENTS: usize = 500;
 
@@ -142,8 +157,9 @@ const MAX_CONNECTIONS: u32 = 16;
 const LONGEST_TRANSACTION: Duration = Duration::from_secs(30);
 
 /// What every connection asks of PostgreSQL. A process that is cut off in the middle of a transaction must not keep its locks: the server ends what
-/// stands still. A statement is planned once: each has an index for all that it may be asked (`db/tests/history.rs`).
-const SESSION: &str = "SET idle_in_transaction_session_timeout = '5s'; SET plan_cache_mode = force_generic_plan";
+/// stands still. A statement is planned once: each has an index for all that it may be asked (`db/tests/history.rs`), which is to be used also while a
+/// table is so small that reading all of it seems as cheap.
+const SESSION: &str = "SET idle_in_transaction_session_timeout = '5s'; SET plan_cache_mode = force_generic_plan; SET random_page_cost = 1.1";
 
 impl Db {
     /// Opens `sqlite:<file>` (made when missing) or `postgres://…`. Does not migrate.

@@ -1,8 +1,12 @@
 //! Table `decision`: rows are added, never changed.
 
 use domain::{Decision, RenewalId};
+use sqlx::QueryBuilder;
 
-use crate::{Result, Tx, connection::on};
+use crate::{
+    Result, Tx,
+    connection::{is_usual, list, on},
+};
 
 impl Tx {
     /// Adds a decision.
@@ -27,13 +31,20 @@ impl Tx {
 
     /// Every decision on a renewal, oldest first.
     pub async fn decisions(&mut self, renewal: RenewalId) -> Result<Vec<Decision>> {
+        self.decisions_of([renewal]).await
+    }
+
+    /// As [`Tx::decisions`], for several renewals.
+    pub(crate) async fn decisions_of(
+        &mut self,
+        renewals: impl IntoIterator<Item = RenewalId>,
+    ) -> Result<Vec<Decision>> {
         Ok(on!(self, |db| {
-            sqlx::query_as(
-            "SELECT id, renewal_id, gate, plan_digest, verb, decided_by, reason, decided_at FROM decision WHERE renewal_id = $1 ORDER BY id"
-        )
-        .bind(renewal)
-        .fetch_all(db)
-        .await
+            let mut query = QueryBuilder::new(
+                "SELECT id, renewal_id, gate, plan_digest, verb, decided_by, reason, decided_at FROM decision WHERE renewal_id IN (",
+            );
+            let listed = list(&mut query, renewals);
+            query.push(") ORDER BY id").build_query_as().persistent(is_usual(listed)).fetch_all(db).await
         })?)
     }
 }

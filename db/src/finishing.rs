@@ -1,15 +1,15 @@
-//! Ends of attempts. Those of one renewal that come at the same time are stored together: they would wait for each other's lock anyway.
+//! Ends of attempts. Those that come at the same time are stored together, whatever renewals they belong to: one commit for all of them.
 
 use chrono::{DateTime, Utc};
-use domain::{RenewalId, Step};
+use domain::Step;
 
 use crate::{ClaimedStep, Db, Error, Result, StepEnd, gathering::Gathering};
 
 /// Attempts of a transaction, at most: what is usual is prepared.
 const MOST: usize = 32;
 
-/// Who stores ends of attempts.
-pub(crate) type Finishing = Gathering<(RenewalId, String), Finish, Result<()>>;
+/// Who stores ends of attempts, by worker.
+pub(crate) type Finishing = Gathering<String, Finish, Result<()>>;
 
 pub(crate) fn finishing() -> Finishing {
     Gathering::new(1, MOST)
@@ -28,8 +28,7 @@ impl Db {
     /// Ends an attempt and lets everything follow. The caller must hold the step's lease.
     pub async fn finish(&self, claimed: &ClaimedStep, worker: &str, end: StepEnd, now: DateTime<Utc>) -> Result<()> {
         let finish = Finish { step: claimed.step.clone(), worker: worker.to_owned(), end, now };
-        let key = (finish.step.renewal_id, finish.worker.clone());
-        let served = self.finishing.serve(key, finish, async |all| self.finish_all(all).await);
+        let served = self.finishing.serve(finish.worker.clone(), finish, async |all| self.finish_all(all).await);
         // Who would have told has gone away, and this one with it, or goes on when the lease is over.
         served.await.unwrap_or(Err(Error::LeaseLost))
     }
@@ -55,8 +54,7 @@ impl Db {
     async fn finish_together(&self, all: &[Finish]) -> Result<Vec<Result<()>>> {
         let Some(last) = all.iter().max_by_key(|finish| finish.now) else { return Ok(Vec::new()) };
         let ends: Vec<(&Step, &StepEnd)> = all.iter().map(|finish| (&finish.step, &finish.end)).collect();
-        let renewal = last.step.renewal_id;
-        let held = self.write(async |tx| tx.finish_steps(renewal, &ends, &last.worker, last.now).await).await?;
+        let held = self.write(async |tx| tx.finish_steps(&ends, &last.worker, last.now).await).await?;
         Ok(all.iter().map(|one| if held.contains(&one.step.id) { Ok(()) } else { Err(Error::LeaseLost) }).collect())
     }
 }

@@ -11,6 +11,9 @@ use std::{
 
 use tokio::sync::oneshot;
 
+/// How many are served together. Each number has statements of its own, which every connection must prepare first, so there are few of them.
+const SIZES: [usize; 12] = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64];
+
 /// Callers with items of type `T`, who are answered with `R` each.
 #[derive(Debug)]
 pub(crate) struct Gathering<K: Clone + Eq + Hash, T, R> {
@@ -71,14 +74,13 @@ struct Turn<'a, K: Clone + Eq + Hash, T, R> {
 }
 
 impl<K: Clone + Eq + Hash, T, R> Turn<'_, K, T, R> {
-    /// Those who wait and are still there, as many as may go along: with the one that leads 1, 2, 4, 8 … Each number has statements of its own, which
-    /// every connection must prepare first, so there are few of them.
+    /// Those who wait and are still there, as many as may go along: with the one that leads one of [`SIZES`].
     fn take(&self) -> Vec<(T, oneshot::Sender<Heard<T, R>>)> {
         let mut queues = self.gathering.lock();
         let Some(queue) = queues.get_mut(self.key) else { return Vec::new() };
         queue.waiting.retain(|(_, caller)| !caller.is_closed());
         let most = (queue.waiting.len() + 1).min(self.gathering.most);
-        let together = 1 << most.ilog2();
+        let together = SIZES.into_iter().rfind(|size| *size <= most).unwrap_or(1);
         queue.waiting.drain(..together - 1).collect()
     }
 }
@@ -213,7 +215,7 @@ mod tests {
             for (call, item) in calls.into_iter().zip(1..) {
                 assert_eq!(call.await.unwrap(), Some(item * 10), "each gets its own answer");
             }
-            assert_eq!(*scene.batches.borrow(), [vec![1], vec![2, 3, 4, 5], vec![6, 7], vec![8]]);
+            assert_eq!(*scene.batches.borrow(), [vec![1], vec![2, 3, 4, 5], vec![6, 7, 8]]);
         })
         .await;
     }

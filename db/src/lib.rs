@@ -19,6 +19,7 @@ mod raising;
 mod renewals;
 mod run;
 mod sealed_keys;
+mod settling;
 mod skipping;
 mod snapshots;
 mod steps;

@@ -1,6 +1,6 @@
 //! Table `renewal`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use chrono::{DateTime, Utc};
 use domain::{OrganizationId, Renewal, RenewalId};
@@ -8,7 +8,7 @@ use sqlx::{QueryBuilder, types::Json};
 
 use crate::{
     Error, Page, Result, Tx,
-    connection::{On, is_usual, on},
+    connection::{On, is_usual, list, on},
 };
 
 const COLUMNS: &str = "id, organization_id, requested_by, request, state, plan_digest, version, created_at, updated_at";
@@ -37,14 +37,11 @@ impl Tx {
     ) -> Result<HashMap<OrganizationId, RenewalId>> {
         let held: Vec<(OrganizationId, RenewalId)> = on!(self, |db| {
             let mut look = QueryBuilder::new("SELECT organization_id, id FROM renewal WHERE organization_id IN (");
-            let mut listed = look.separated(", ");
-            for organization in organizations {
-                listed.push_bind(*organization);
-            }
+            let listed = list(&mut look, organizations);
             look.push(
                 ") AND status IN ('requested', 'planning', 'awaiting_approval', 'scheduled', 'running', 'waiting', 'soaking', 'paused')",
             );
-            look.build_query_as().persistent(is_usual(organizations.len())).fetch_all(db).await
+            look.build_query_as().persistent(is_usual(listed)).fetch_all(db).await
         })?;
         Ok(held.into_iter().collect())
     }
@@ -64,32 +61,73 @@ impl Tx {
         row.ok_or(Error::NotFound("renewal"))
     }
 
-    /// As [`Tx::lock_renewal`]; `None` when somebody else has it locked. Waits for nobody.
-    pub(crate) async fn lock_free_renewal(&mut self, id: RenewalId) -> Result<Option<Renewal>> {
+    /// As [`Tx::lock_renewal`], for several; those that are not there are left out. The order of the locks is that of the ids, so that nobody waits for
+    /// each other.
+    pub(crate) async fn lock_renewals(&mut self, ids: &BTreeSet<RenewalId>) -> Result<Vec<Renewal>> {
         // SQLite has one writer at a time, and no locks of rows.
-        let free = match self.on {
-            On::Postgres(_) => "(SELECT id FROM renewal WHERE id = $1 FOR UPDATE SKIP LOCKED)",
-            On::Sqlite(..) => "$1",
+        let lock = match self.on {
+            On::Postgres(_) => " ORDER BY id FOR UPDATE",
+            On::Sqlite(..) => "",
         };
-        let sql = sqlx::AssertSqlSafe(format!(
-            "UPDATE renewal SET version = version + 1 WHERE id = {free} RETURNING {COLUMNS}"
-        ));
-        Ok(on!(self, |db| sqlx::query_as(sql).bind(id).fetch_optional(db).await)?)
+        Ok(on!(self, |db| {
+            let mut update = QueryBuilder::new(
+                "UPDATE renewal SET version = version + 1 WHERE id IN (SELECT id FROM renewal WHERE id IN (",
+            );
+            let listed = list(&mut update, ids);
+            update.push(format_args!("){lock}) RETURNING {COLUMNS}"));
+            update.build_query_as().persistent(is_usual(listed)).fetch_all(db).await
+        })?)
+    }
+
+    /// Locks those of these renewals that nobody else has locked. Waits for nobody. Their versions are as they were: see [`Tx::raise_versions`].
+    pub(crate) async fn lock_free_renewals(&mut self, ids: &BTreeSet<RenewalId>) -> Result<Vec<Renewal>> {
+        let lock = match self.on {
+            On::Postgres(_) => " ORDER BY id FOR UPDATE SKIP LOCKED",
+            On::Sqlite(..) => "",
+        };
+        Ok(on!(self, |db| {
+            let mut query = QueryBuilder::new(format!("SELECT {COLUMNS} FROM renewal WHERE id IN ("));
+            let listed = list(&mut query, ids);
+            query.push(format_args!("){lock}"));
+            query.build_query_as().persistent(is_usual(listed)).fetch_all(db).await
+        })?)
+    }
+
+    /// Raises the versions of renewals that are locked and have changed.
+    pub(crate) async fn raise_versions(&mut self, ids: &BTreeSet<RenewalId>) -> Result<()> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        on!(self, |db| {
+            let mut update = QueryBuilder::new("UPDATE renewal SET version = version + 1 WHERE id IN (");
+            let listed = list(&mut update, ids);
+            update.push(")").build().persistent(is_usual(listed)).execute(db).await.map(drop)
+        })?;
+        Ok(())
     }
 
     /// Stores state, plan digest and wake-up time of a locked renewal.
     pub async fn save_renewal(&mut self, renewal: &Renewal, due_at: Option<DateTime<Utc>>) -> Result<()> {
-        on!(self, |db| sqlx::query(
-            "UPDATE renewal SET state = $2, plan_digest = $3, due_at = $4, updated_at = $5 WHERE id = $1"
-        )
-        .bind(renewal.id)
-        .bind(Json(&renewal.state))
-        .bind(&renewal.plan_digest)
-        .bind(due_at)
-        .bind(renewal.updated_at)
-        .execute(db)
-        .await
-        .map(drop))?;
+        self.save_renewals(&[(renewal, due_at)]).await
+    }
+
+    /// As [`Tx::save_renewal`], for several.
+    pub(crate) async fn save_renewals(&mut self, renewals: &[(&Renewal, Option<DateTime<Utc>>)]) -> Result<()> {
+        if renewals.is_empty() {
+            return Ok(());
+        }
+        on!(self, |db| {
+            let mut save = QueryBuilder::new(
+                "UPDATE renewal SET state = saved.column2, plan_digest = saved.column3, due_at = saved.column4,
+                    updated_at = saved.column5 FROM (",
+            );
+            save.push_values(renewals, |mut row, (renewal, due_at)| {
+                row.push_bind(renewal.id).push_bind(Json(&renewal.state)).push_bind(&renewal.plan_digest);
+                row.push_bind(*due_at).push_bind(renewal.updated_at);
+            });
+            save.push(") AS saved WHERE id = saved.column1");
+            save.build().persistent(is_usual(renewals.len())).execute(db).await.map(drop)
+        })?;
         Ok(())
     }
 

@@ -1,7 +1,10 @@
 //! Changes of a run as whole transactions: each locks the renewal, changes it through the pure state machine, records it, and lets everything follow
 //! that follows. API and workers use the same functions.
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use chrono::{DateTime, Utc};
 use domain::{
@@ -14,7 +17,7 @@ use domain::{
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::{ClaimedStep, Error, Result, StepEnd, Tx};
+use crate::{ClaimedStep, Error, Result, StepEnd, Tx, settling::Settling};
 
 /// Everything about a renewal, owned.
 #[derive(Clone, Debug)]
@@ -59,13 +62,40 @@ impl Tx {
     }
 
     pub(crate) async fn complete_run(&mut self, renewal: Renewal) -> Result<LoadedRun> {
-        let plan = match &renewal.plan_digest {
-            Some(digest) => self.known_plan(renewal.id, digest).await?,
-            None => None,
-        };
+        let plan = self.plan_of(&renewal).await?;
         let steps = self.steps(renewal.id).await?;
         let decisions = self.decisions(renewal.id).await?;
         Ok(LoadedRun { renewal, plan, steps, decisions })
+    }
+
+    /// As [`Tx::complete_run`], for several renewals.
+    pub(crate) async fn complete_runs(&mut self, renewals: Vec<Renewal>) -> Result<Vec<LoadedRun>> {
+        if renewals.is_empty() {
+            return Ok(Vec::new());
+        }
+        let ids = || renewals.iter().map(|renewal| renewal.id);
+        let (mut steps, mut decisions) = (HashMap::<_, Vec<_>>::new(), HashMap::<_, Vec<_>>::new());
+        for step in self.steps_of(ids()).await? {
+            steps.entry(step.renewal_id).or_default().push(step);
+        }
+        for decision in self.decisions_of(ids()).await? {
+            decisions.entry(decision.renewal_id).or_default().push(decision);
+        }
+        let mut runs = Vec::with_capacity(renewals.len());
+        for renewal in renewals {
+            let plan = self.plan_of(&renewal).await?;
+            let steps = steps.remove(&renewal.id).unwrap_or_default();
+            let decisions = decisions.remove(&renewal.id).unwrap_or_default();
+            runs.push(LoadedRun { renewal, plan, steps, decisions });
+        }
+        Ok(runs)
+    }
+
+    async fn plan_of(&mut self, renewal: &Renewal) -> Result<Option<Arc<Plan>>> {
+        match &renewal.plan_digest {
+            Some(digest) => self.known_plan(renewal.id, digest).await,
+            None => Ok(None),
+        }
     }
 
     /// Records that a step is about to run a cmdlet that changes something, after checking that it still may: the lease is held, its phase is being
@@ -115,32 +145,37 @@ impl Tx {
         end: &StepEnd,
         now: DateTime<Utc>,
     ) -> Result<()> {
-        let held = self.finish_steps(claimed.step.renewal_id, &[(&claimed.step, end)], worker, now).await?;
+        let held = self.finish_steps(&[(&claimed.step, end)], worker, now).await?;
         if held.is_empty() { Err(Error::LeaseLost) } else { Ok(()) }
     }
 
-    /// Ends attempts at steps of one renewal and lets everything follow. Returns the steps whose lease was still held: about the others nothing is
-    /// written.
+    /// Ends attempts at steps, of one renewal or of many, and lets everything follow. Returns the steps whose lease was still held: about the others
+    /// nothing is written.
     pub(crate) async fn finish_steps(
         &mut self,
-        renewal: RenewalId,
         ends: &[(&Step, &StepEnd)],
         worker: &str,
         now: DateTime<Utc>,
     ) -> Result<Vec<StepId>> {
-        let renewal = self.lock_renewal(renewal).await?;
-        let held = self.end_steps(renewal.id, ends, now).await?;
+        let renewals = ends.iter().map(|(step, _)| step.renewal_id).collect();
+        let renewals = self.lock_renewals(&renewals).await?;
+        let held = self.end_steps(ends, now).await?;
         if held.is_empty() {
             return Ok(held);
         }
-        let told = ends.iter().filter(|(step, _)| held.contains(&step.id)).filter_map(|(step, end)| {
-            let (action, detail) = told(step, end)?;
-            Some((&renewal, NewAudit::new(worker, action, step_detail(step, detail)), now))
-        });
-        self.audit_all(told).await?;
-        let run = self.settle_run(renewal, worker, now).await?;
-        if ends.iter().any(|(step, _)| step.kind == StepKind::Distribute) {
-            self.destroy_distributed_key(&run, worker, now).await?;
+        let mut settling = Settling::new(self.complete_runs(renewals).await?, worker, now);
+        let mut distributed = BTreeSet::new();
+        for (step, end) in ends.iter().filter(|(step, _)| held.contains(&step.id)) {
+            if let Some((action, detail)) = told(step, end) {
+                settling.tell(step.renewal_id, action, step_detail(step, detail));
+            }
+            if step.kind == StepKind::Distribute {
+                distributed.insert(step.renewal_id);
+            }
+        }
+        let runs = self.settle_all(settling).await?;
+        for run in runs.iter().filter(|run| distributed.contains(&run.renewal.id)) {
+            self.destroy_distributed_key(run, worker, now).await?;
         }
         Ok(held)
     }
@@ -200,7 +235,7 @@ impl Tx {
     }
 
     async fn end_step(&mut self, step: &Step, end: &StepEnd, now: DateTime<Utc>) -> Result<()> {
-        let held = self.end_steps(step.renewal_id, &[(step, end)], now).await?;
+        let held = self.end_steps(&[(step, end)], now).await?;
         if held.is_empty() { Err(Error::LeaseLost) } else { Ok(()) }
     }
 
@@ -378,24 +413,9 @@ impl Tx {
     }
 
     /// As [`Tx::settle`], for a renewal that is locked and read.
-    pub(crate) async fn settle_loaded(
-        &mut self,
-        mut run: LoadedRun,
-        actor: &str,
-        now: DateTime<Utc>,
-    ) -> Result<LoadedRun> {
-        while let Some(advance) = run.as_run().advance(now) {
-            if !advance.ready.is_empty() {
-                self.ready_steps(run.renewal.id, &advance.ready).await?;
-                run.steps = self.steps(run.renewal.id).await?;
-            }
-            if let Some(event) = advance.event {
-                self.transition(&mut run.renewal, event, actor, now).await?;
-            }
-        }
-        let wake_at = run.as_run().wake_at();
-        self.save_renewal(&run.renewal, wake_at).await?;
-        Ok(run)
+    pub(crate) async fn settle_loaded(&mut self, run: LoadedRun, actor: &str, now: DateTime<Utc>) -> Result<LoadedRun> {
+        let settled = self.settle_all(Settling::new(vec![run], actor, now)).await?;
+        settled.into_iter().next().ok_or(Error::NotFound("renewal"))
     }
 
     /// Applies an event and records it. At the end of a run, open steps are given up and its key is destroyed.
@@ -406,22 +426,36 @@ impl Tx {
         actor: &str,
         now: DateTime<Utc>,
     ) -> Result<()> {
-        let from = renewal.state.status();
-        renewal.state = renewal.state.clone().apply(event, now)?;
-        renewal.updated_at = now;
-        let detail = json!({ "from": from, "state": renewal.state });
-        self.audit(renewal, NewAudit::new(actor, state_action(&renewal.state), detail), now).await?;
-        if renewal.state.is_live() {
-            return Ok(());
-        }
-        let outcome = Outcome::not_done(format!("The renewal is {}", renewal.state.status()));
-        self.skip_open_steps(renewal.id, &outcome, now).await?;
-        if self.destroy_sealed_key(renewal.id).await? {
-            self.audit(renewal, NewAudit::new(actor, "key.destroyed", json!({ "why": "the run is over" })), now)
-                .await?;
+        let new = happen(renewal, event, actor, now)?;
+        self.audit(renewal, new, now).await?;
+        if !renewal.state.is_live() {
+            let destroyed = self.end_run(renewal, actor, now).await?;
+            self.audit_all(destroyed.map(|new| (&*renewal, new, now))).await?;
         }
         Ok(())
     }
+
+    /// Gives up what is open when a run has come to its end. Returns what that has to leave in the record.
+    pub(crate) async fn end_run(
+        &mut self,
+        renewal: &Renewal,
+        actor: &str,
+        now: DateTime<Utc>,
+    ) -> Result<Option<NewAudit>> {
+        let outcome = Outcome::not_done(format!("The renewal is {}", renewal.state.status()));
+        self.skip_open_steps(renewal.id, &outcome, now).await?;
+        let destroyed = self.destroy_sealed_key(renewal.id).await?;
+        Ok(destroyed.then(|| NewAudit::new(actor, "key.destroyed", json!({ "why": "the run is over" }))))
+    }
+}
+
+/// Applies an event to a renewal that is locked. Returns what is to be recorded of it.
+pub(crate) fn happen(renewal: &mut Renewal, event: Event, actor: &str, now: DateTime<Utc>) -> Result<NewAudit> {
+    let from = renewal.state.status();
+    renewal.state = renewal.state.clone().apply(event, now)?;
+    renewal.updated_at = now;
+    let detail = json!({ "from": from, "state": renewal.state });
+    Ok(NewAudit::new(actor, state_action(&renewal.state), detail))
 }
 
 pub(crate) fn require_live(renewal: &Renewal, event: &'static str) -> Result<()> {

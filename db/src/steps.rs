@@ -6,7 +6,7 @@ use sqlx::{QueryBuilder, types::Json};
 
 use crate::{
     Error, Result, Tx,
-    connection::{ROWS_AT_ONCE, is_usual, on},
+    connection::{ROWS_AT_ONCE, is_usual, list, on},
 };
 
 pub(crate) const COLUMNS: &str = "id, renewal_id, ordinal, phase, kind, target, site, status, attempt, failures, due_at, trouble, outcome, started_at, finished_at";
@@ -20,6 +20,11 @@ const PROGRESS: &str = "
         SUM(CASE WHEN status = 'succeeded' THEN 1 ELSE 0 END) AS done,
         SUM(CASE WHEN status = 'skipped' THEN 1 ELSE 0 END) AS skipped
     FROM step WHERE renewal_id = $1 GROUP BY phase ORDER BY MIN(ordinal)";
+
+/// Of a step that somebody may still work on, the attempt that was seen is the newest. In these words it is found by its id: `status IN ('ready', 'running')`
+/// would let the database read all that is live.
+const AS_SEEN: &str =
+    "id = seen.column1 AND attempt = seen.column2 AND status NOT IN ('pending', 'attention', 'succeeded', 'skipped')";
 
 /// How an attempt at a step ended.
 #[derive(Clone, Debug, PartialEq)]
@@ -116,8 +121,16 @@ impl Tx {
 
     /// The steps of a renewal in order.
     pub async fn steps(&mut self, renewal: RenewalId) -> Result<Vec<Step>> {
-        let sql = sqlx::AssertSqlSafe(format!("SELECT {COLUMNS} FROM step WHERE renewal_id = $1 ORDER BY ordinal"));
-        Ok(on!(self, |db| sqlx::query_as(sql).bind(renewal).fetch_all(db).await)?)
+        self.steps_of([renewal]).await
+    }
+
+    /// As [`Tx::steps`], for several renewals.
+    pub(crate) async fn steps_of(&mut self, renewals: impl IntoIterator<Item = RenewalId>) -> Result<Vec<Step>> {
+        Ok(on!(self, |db| {
+            let mut query = QueryBuilder::new(format!("SELECT {COLUMNS} FROM step WHERE renewal_id IN ("));
+            let listed = list(&mut query, renewals);
+            query.push(") ORDER BY ordinal").build_query_as().persistent(is_usual(listed)).fetch_all(db).await
+        })?)
     }
 
     /// How far each phase of a renewal is, in order.
@@ -125,10 +138,9 @@ impl Tx {
         Ok(on!(self, |db| sqlx::query_as(PROGRESS).bind(renewal).fetch_all(db).await)?)
     }
 
-    /// Gives steps of a renewal to a worker until `lease_ends`. Returns those that it got, as they are now: who was faster has the others.
+    /// Gives steps to a worker until `lease_ends`. Returns those that it got, as they are now: who was faster has the others.
     pub(crate) async fn take_steps(
         &mut self,
-        renewal: RenewalId,
         steps: &[Fence],
         lease_ends: DateTime<Utc>,
         now: DateTime<Utc>,
@@ -139,42 +151,40 @@ impl Tx {
         Ok(on!(self, |db| {
             let mut take = QueryBuilder::new("UPDATE step SET status = 'running', attempt = attempt + 1, due_at = ");
             take.push_bind(lease_ends).push(", started_at = COALESCE(started_at, ").push_bind(now);
-            take.push(") WHERE renewal_id = ").push_bind(renewal);
-            take.push(" AND status IN ('ready', 'running') AND (id, attempt) IN (");
+            take.push(") FROM (");
             take.push_values(steps, |mut row, step| {
                 row.push_bind(step.id).push_bind(step.attempt);
             });
-            take.push(") RETURNING ").push(COLUMNS);
+            take.push(format_args!(") AS seen WHERE {AS_SEEN} RETURNING {COLUMNS}"));
             take.build_query_as().persistent(is_usual(steps.len())).fetch_all(db).await
         })?)
     }
 
-    /// Takes due steps of a renewal back out of turn.
-    pub(crate) async fn park_steps(&mut self, renewal: RenewalId, steps: &[Fence]) -> Result<()> {
+    /// Takes due steps back out of turn.
+    pub(crate) async fn park_steps(&mut self, steps: &[Fence]) -> Result<()> {
         if steps.is_empty() {
             return Ok(());
         }
         on!(self, |db| {
-            let mut park = QueryBuilder::new("UPDATE step SET status = 'pending', due_at = NULL WHERE renewal_id = ");
-            park.push_bind(renewal).push(" AND status IN ('ready', 'running') AND (id, attempt) IN (");
+            let mut park = QueryBuilder::new("UPDATE step SET status = 'pending', due_at = NULL FROM (");
             park.push_values(steps, |mut row, step| {
                 row.push_bind(step.id).push_bind(step.attempt);
             });
-            park.push(")").build().persistent(is_usual(steps.len())).execute(db).await.map(drop)
+            park.push(format_args!(") AS seen WHERE {AS_SEEN}"));
+            park.build().persistent(is_usual(steps.len())).execute(db).await.map(drop)
         })?;
         Ok(())
     }
 
-    /// Makes steps of a renewal due, each at its time, unless a worker has them.
-    pub(crate) async fn ready_steps(&mut self, renewal: RenewalId, steps: &[(StepId, DateTime<Utc>)]) -> Result<()> {
+    /// Makes steps due, each at its time, unless a worker has them: those that [`StepStatus::may_become_due`].
+    pub(crate) async fn ready_steps(&mut self, steps: &[(StepId, DateTime<Utc>)]) -> Result<()> {
         for steps in steps.chunks(ROWS_AT_ONCE) {
             on!(self, |db| {
                 let mut ready = QueryBuilder::new("UPDATE step SET status = 'ready', due_at = due.column2 FROM (");
                 ready.push_values(steps, |mut row, (id, at)| {
                     row.push_bind(*id).push_bind(*at);
                 });
-                ready.push(") AS due WHERE renewal_id = ").push_bind(renewal);
-                ready.push(" AND id = due.column1 AND status IN ('pending', 'ready', 'attention')");
+                ready.push(") AS due WHERE id = due.column1 AND status IN ('pending', 'ready', 'attention')");
                 ready.build().persistent(is_usual(steps.len())).execute(db).await.map(drop)
             })?;
         }
@@ -255,13 +265,8 @@ impl Tx {
         if rows == 0 { Err(Error::LeaseLost) } else { Ok(()) }
     }
 
-    /// Stores how attempts at steps of a renewal ended. Returns the steps whose lease was still held: about the others nothing is written.
-    pub(crate) async fn end_steps(
-        &mut self,
-        renewal: RenewalId,
-        ends: &[(&Step, &StepEnd)],
-        now: DateTime<Utc>,
-    ) -> Result<Vec<StepId>> {
+    /// Stores how attempts at steps ended. Returns the steps whose lease was still held: about the others nothing is written.
+    pub(crate) async fn end_steps(&mut self, ends: &[(&Step, &StepEnd)], now: DateTime<Utc>) -> Result<Vec<StepId>> {
         Ok(on!(self, |db| {
             let mut end = QueryBuilder::new(
                 "UPDATE step SET status = ended.column3, due_at = ended.column4, trouble = ended.column5,
@@ -275,9 +280,9 @@ impl Tx {
                 row.push_bind(end.trouble().map(Json)).push_bind(end.outcome().map(Json));
                 row.push_bind(i32::from(end.trouble().is_some())).push_bind(status.is_over().then_some(now));
             });
-            end.push(") AS ended WHERE renewal_id = ").push_bind(renewal);
-            end.push(" AND status IN ('ready', 'running') AND status = 'running'");
-            end.push(" AND id = ended.column1 AND attempt = ended.column2 RETURNING id");
+            end.push(
+                ") AS ended WHERE id = ended.column1 AND attempt = ended.column2 AND status = 'running' RETURNING id",
+            );
             end.build_query_scalar().persistent(is_usual(ends.len())).fetch_all(db).await
         })?)
     }

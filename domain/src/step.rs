@@ -94,6 +94,12 @@ pub enum StepStatus {
 }
 
 impl StepStatus {
+    /// Whether its turn may come: nobody works on it, and it is not over.
+    #[must_use]
+    pub fn may_become_due(self) -> bool {
+        matches!(self, Self::Pending | Self::Ready | Self::Attention)
+    }
+
     /// Whether nothing more will happen in it.
     #[must_use]
     pub fn is_over(self) -> bool {

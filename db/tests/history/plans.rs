@@ -148,8 +148,10 @@ impl Explainer {
 }
 
 /// What PostgreSQL cannot tell by itself: the types of rows that a statement brings with it. sqlx says them with the statement.
-const ROWS: [(&str, &[&str]); 3] = [
-    ("(id, attempt) IN (VALUES ", &["uuid", "bigint"]),
+const ROWS: [(&str, &[&str]); 5] = [
+    ("updated_at = saved.column5 FROM (VALUES ", &["uuid", "jsonb", "text", "timestamptz", "timestamptz"]),
+    ("due_at = NULL FROM (VALUES ", &["uuid", "bigint"]),
+    (") FROM (VALUES ", &["uuid", "bigint"]),
     ("due_at = due.column2 FROM (VALUES ", &["uuid", "timestamptz"]),
     ("FROM (VALUES ", &["uuid", "bigint", "text", "timestamptz", "jsonb", "jsonb", "integer", "timestamptz"]),
 ];
@@ -168,7 +170,8 @@ fn types_of(text: &str) -> String {
 /// The nodes of the plan that PostgreSQL keeps for a statement when it knows no parameter.
 async fn nodes_of(connection: &mut PgConnection, text: &str) -> Vec<Json> {
     let types = types_of(text);
-    connection.execute(AssertSqlSafe(format!("PREPARE asked {types} AS {text}"))).await.unwrap();
+    let prepared = connection.execute(AssertSqlSafe(format!("PREPARE asked {types} AS {text}"))).await;
+    prepared.unwrap_or_else(|error| panic!("{error}: {types} {text}"));
     let count = "SELECT COALESCE(array_length(parameter_types, 1), 0) FROM pg_prepared_statements WHERE name = 'asked'";
     let count: i32 = sqlx::query_scalar(count).fetch_one(&mut *connection).await.unwrap();
     let nulls = vec!["NULL"; usize::try_from(count).unwrap()].join(", ");
