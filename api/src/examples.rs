@@ -65,7 +65,7 @@ fn contoso() -> OrganizationId {
 
 fn organization() -> Organization {
     let name = "Contoso Ltd".to_owned();
-    Organization { id: contoso(), name, lab: false, windows: true, policy: Policy::default() }
+    Organization { id: contoso(), name, lab: false, windows: true, cloud: None, policy: Policy::default() }
 }
 
 fn request() -> Request {
@@ -108,6 +108,8 @@ fn snapshot() -> Snapshot {
             clock_ahead_seconds: Some(0),
         }],
         hybrid: false,
+        on_premises_hybrid: None,
+        tenant: None,
     }
 }
 
@@ -154,6 +156,7 @@ fn step(renewal: &Renewal) -> Step {
             not_before: at(48),
             not_after: at(48) + TimeDelta::days(1826),
             adopted: false,
+            certificate: None,
         }),
         started_at: Some(at(48)),
         finished_at: Some(at(48)),

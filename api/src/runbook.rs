@@ -26,6 +26,15 @@ pub(crate) fn markdown(renewal: &Renewal, plan: &Plan) -> String {
     book.text
 }
 
+/// Where the commands of a step go, in the order in which they are shown.
+const ENDPOINTS: [EndpointKind; 5] = [
+    EndpointKind::Exchange,
+    EndpointKind::Windows,
+    EndpointKind::Graph,
+    EndpointKind::ExchangeOnline,
+    EndpointKind::Person,
+];
+
 /// Markdown as it grows: blocks with an empty line between them.
 #[derive(Default)]
 struct Book {
@@ -61,7 +70,7 @@ impl Book {
         let place = if step.target.is_empty() { String::new() } else { format!(" on `{}`", step.target) };
         self.line(&format!("### {}. {}{place}", step.ordinal, step.kind));
         self.line(&format!("{} {}", step.description, reversibility(step.reversibility)));
-        for endpoint in [EndpointKind::Exchange, EndpointKind::Windows] {
+        for endpoint in ENDPOINTS {
             let lines: Vec<_> = step.cmdlets.iter().filter(|c| c.endpoint == endpoint).collect();
             if !lines.is_empty() {
                 self.line(shell(endpoint));
@@ -116,12 +125,14 @@ fn title(phase: Phase) -> &'static str {
         Phase::Preflight => "Look",
         Phase::Generate => "Make the certificate",
         Phase::Distribute => "Bring it to every server",
+        Phase::TrustCloud => "Register its key in Microsoft Entra",
         Phase::Stage => "Stage it",
         Phase::Publish => "Publish it",
         Phase::Restart => "Restart what caches keys, one server of a site at a time",
+        Phase::RefreshHybrid => "Test that the organization and the cloud trust each other",
         Phase::Soak => "Wait and look",
         Phase::ClearPrevious => "Give up the old certificate",
-        Phase::Prune => "Remove the old certificate from the servers",
+        Phase::Prune => "Remove the old certificate and its key",
         Phase::Close => "Check once more",
         Phase::Undo => "Take back",
     }
@@ -138,6 +149,9 @@ fn reversibility(reversibility: Reversibility) -> &'static str {
 fn shell(endpoint: EndpointKind) -> &'static str {
     match endpoint {
         EndpointKind::Exchange => "In the Exchange Management Shell:",
+        EndpointKind::ExchangeOnline => "In Exchange Online PowerShell:",
+        EndpointKind::Graph => "To Microsoft Graph:",
+        EndpointKind::Person => "By hand, by somebody who may change the application in Microsoft Entra:",
         EndpointKind::Windows => "In Windows PowerShell on the server, as administrator:",
     }
 }

@@ -210,8 +210,13 @@ impl Service {
         let step = self.claim().await;
         let now = Utc::now();
         let thumbprint = thumbprint('B');
-        let outcome =
-            Outcome::Generated { thumbprint, not_before: now, not_after: now + TimeDelta::days(1826), adopted: false };
+        let outcome = Outcome::Generated {
+            thumbprint,
+            not_before: now,
+            not_after: now + TimeDelta::days(1826),
+            adopted: false,
+            certificate: None,
+        };
         self.finish(&step, StepEnd::Done(outcome)).await;
     }
 
@@ -246,7 +251,7 @@ pub(crate) fn thumbprint(digit: char) -> Thumbprint {
 
 pub(crate) fn organization(id: &str) -> Organization {
     let id = OrganizationId::parse(id).unwrap();
-    Organization { name: id.to_string(), id, lab: true, windows: true, policy: Policy::default() }
+    Organization { name: id.to_string(), id, lab: true, windows: true, cloud: None, policy: Policy::default() }
 }
 
 pub(crate) fn snapshot() -> Snapshot {
@@ -257,6 +262,8 @@ pub(crate) fn snapshot() -> Snapshot {
         auth_config: vec![auth_config("dc01"), auth_config("dc02")],
         servers: vec![server("ex01"), server("ex02")],
         hybrid: false,
+        on_premises_hybrid: None,
+        tenant: None,
     }
 }
 

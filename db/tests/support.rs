@@ -161,12 +161,20 @@ pub(crate) fn snapshot() -> Snapshot {
             clock_ahead_seconds: None,
         }],
         hybrid: false,
+        on_premises_hybrid: None,
+        tenant: None,
     }
 }
 
 pub(crate) fn plan(request: &Request) -> Plan {
-    let organization =
-        Organization { id: contoso(), name: "Contoso".to_owned(), lab: true, windows: true, policy: Policy::default() };
+    let organization = Organization {
+        id: contoso(),
+        name: "Contoso".to_owned(),
+        lab: true,
+        windows: true,
+        cloud: None,
+        policy: Policy::default(),
+    };
     domain::planning::plan(&organization, request, &snapshot(), now()).unwrap()
 }
 
@@ -249,6 +257,7 @@ pub(crate) async fn distributing(db: &Db, organization: &str, servers: usize) ->
         name: organization.to_owned(),
         lab: true,
         windows: true,
+        cloud: None,
         policy: Policy::default(),
     };
     let plan = domain::planning::plan(&managed, &new.request, &snapshot_of(servers), now()).unwrap();
@@ -256,8 +265,13 @@ pub(crate) async fn distributing(db: &Db, organization: &str, servers: usize) ->
     let yes = decision(new.id, &plan, Verb::Approve);
     db.write(async |tx| tx.decide(&yes, None, past).await).await.unwrap();
     let generate = claim(db, past).await.unwrap();
-    let outcome =
-        Outcome::Generated { thumbprint: thumbprint('B'), not_before: now(), not_after: minutes(1000), adopted: false };
+    let outcome = Outcome::Generated {
+        thumbprint: thumbprint('B'),
+        not_before: now(),
+        not_after: minutes(1000),
+        adopted: false,
+        certificate: None,
+    };
     db.write(async |tx| tx.finish_step(&generate, WORKER, &StepEnd::Done(outcome.clone()), now()).await).await.unwrap();
     new
 }

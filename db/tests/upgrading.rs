@@ -109,9 +109,13 @@ async fn approve(db: &Db, id: RenewalId, gate: Gate, at: DateTime<Utc>) {
 fn outcome(kind: StepKind, at: DateTime<Utc>) -> Outcome {
     let domain_controllers = Vec::new();
     match kind {
-        StepKind::Generate => {
-            Outcome::Generated { thumbprint: thumbprint('B'), not_before: at, not_after: at, adopted: false }
-        }
+        StepKind::Generate => Outcome::Generated {
+            thumbprint: thumbprint('B'),
+            not_before: at,
+            not_after: at,
+            adopted: false,
+            certificate: None,
+        },
         StepKind::Distribute => {
             Outcome::Distributed { thumbprint: thumbprint('B'), pfx: None, key: Key::Csp, already_present: true }
         }

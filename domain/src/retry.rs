@@ -62,6 +62,13 @@ impl StepKind {
             Self::Soak => RetryPolicy { longest: TimeDelta::minutes(5), limit: 16, limit_refused: 4, ..usual },
             // A service that is slow to come up.
             Self::Restart => RetryPolicy { limit_refused: 4, ..usual },
+            // What Graph has stored is accepted everywhere within minutes, rarely within hours (cloud.md 2.4); nothing depends on being quick.
+            Self::TrustCloud | Self::RefreshHybrid => {
+                RetryPolicy { longest: TimeDelta::minutes(2), limit: 40, limit_refused: 4, ..usual }
+            }
+            Self::PruneCloud | Self::PurgeSharedPrincipal | Self::RemoveCloudKey => {
+                RetryPolicy { longest: TimeDelta::minutes(5), limit: 16, limit_refused: 4, ..usual }
+            }
             _ => usual,
         }
     }

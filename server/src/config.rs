@@ -372,6 +372,7 @@ fn configured(file: FileOrganization, folder: &Path) -> anyhow::Result<Configure
         id: file.id,
         lab: file.lab.is_some(),
         windows: windows.is_some(),
+        cloud: None,
         policy: file.policy,
     };
     let endpoints = Endpoints {

@@ -48,6 +48,8 @@ pub(crate) async fn look(worker: &Worker, managed: &Managed) -> exchange::Result
         auth_config,
         servers,
         hybrid,
+        on_premises_hybrid: None,
+        tenant: None,
     })
 }
 

@@ -76,7 +76,21 @@ pub(crate) async fn run(worker: &Worker, claimed: &ClaimedStep, lease: &Lease) -
         StepKind::RestorePrevious => restore_previous::run(&context).await,
         StepKind::ClearNext => clear_next::run(&context).await,
         StepKind::RemoveCertificate => prune::take_back(&context).await,
+        kind @ (StepKind::TrustCloud
+        | StepKind::RefreshHybrid
+        | StepKind::PruneCloud
+        | StepKind::PurgeSharedPrincipal
+        | StepKind::RemoveCloudKey) => Err(StepError::Attention(not_supported(kind))),
     }
+}
+
+/// A newer version has planned it.
+fn not_supported(kind: StepKind) -> Trouble {
+    Trouble::new(
+        "not_supported",
+        format!("This version of the worker cannot do a {kind} step"),
+        "Upgrade every worker, then retry",
+    )
 }
 
 /// What a failed call means for the step that made it.
