@@ -4,6 +4,7 @@
 //! [`connectors`] the wire. API and worker meet in the database only.
 
 pub mod certificate;
+mod connectivity;
 pub mod connectors;
 pub mod discovery;
 pub mod engine;
