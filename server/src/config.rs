@@ -384,7 +384,7 @@ fn configured(file: FileOrganization, folder: &Path) -> anyhow::Result<Configure
         max_envelope_size: envelope * 1024,
         sessions: Sessions::new(sessions),
     };
-    Ok(Configured { managed: Managed { organization, endpoints, bounds }, lab: file.lab })
+    Ok(Configured { managed: Managed { organization, endpoints, bounds, cloud: None }, lab: file.lab })
 }
 
 fn bounds(file: &FileOrganization) -> anyhow::Result<Bounds> {

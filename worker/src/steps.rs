@@ -7,24 +7,33 @@
 mod clear_next;
 mod clear_previous;
 mod close;
+mod cloud;
 mod context;
 mod distribute;
 mod evidence;
 mod generate;
 mod preflight;
 mod prune;
+mod prune_cloud;
 mod publish;
+mod refresh_hybrid;
 mod restart;
 mod restore_previous;
 mod soak;
 mod stage;
+mod trust_cloud;
 
 use db::{ClaimedStep, StepEnd};
 use domain::{StepKind, Trouble};
 
 pub(crate) use context::Context;
 
-use crate::{Worker, connectors::WireError, exchange::CommandError, lease::Lease};
+use crate::{
+    Worker,
+    connectors::{WireError, cloud::CloudError},
+    exchange::CommandError,
+    lease::Lease,
+};
 
 /// How an attempt at a step ended.
 #[derive(Debug)]
@@ -76,21 +85,19 @@ pub(crate) async fn run(worker: &Worker, claimed: &ClaimedStep, lease: &Lease) -
         StepKind::RestorePrevious => restore_previous::run(&context).await,
         StepKind::ClearNext => clear_next::run(&context).await,
         StepKind::RemoveCertificate => prune::take_back(&context).await,
-        kind @ (StepKind::TrustCloud
-        | StepKind::RefreshHybrid
-        | StepKind::PruneCloud
-        | StepKind::PurgeSharedPrincipal
-        | StepKind::RemoveCloudKey) => Err(StepError::Attention(not_supported(kind))),
+        StepKind::TrustCloud => trust_cloud::run(&context).await,
+        StepKind::RefreshHybrid => refresh_hybrid::run(&context).await,
+        StepKind::PruneCloud => prune_cloud::run(&context).await,
+        StepKind::PurgeSharedPrincipal => prune_cloud::purge(&context).await,
+        StepKind::RemoveCloudKey => prune_cloud::take_back(&context).await,
     }
 }
 
-/// A newer version has planned it.
-fn not_supported(kind: StepKind) -> Trouble {
-    Trouble::new(
-        "not_supported",
-        format!("This version of the worker cannot do a {kind} step"),
-        "Upgrade every worker, then retry",
-    )
+/// What a failed call to the cloud means for the step that made it.
+impl From<CloudError> for StepError {
+    fn from(error: CloudError) -> Self {
+        if error.may_pass() { Self::Retry(error.trouble) } else { Self::Attention(error.trouble) }
+    }
 }
 
 /// What a failed call means for the step that made it.

@@ -152,6 +152,7 @@ impl World {
             },
             endpoints: endpoints(&self.lab, &self.hiring.password, &self.hiring.ca),
             bounds: Bounds::default(),
+            cloud: None,
         }
     }
 

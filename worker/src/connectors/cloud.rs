@@ -30,12 +30,12 @@ use rustls::ClientConfig;
 pub(crate) use assertion::redact;
 pub use assertion::{InvalidSigner, Signer};
 pub use clouds::{CloudEndpoints, InvalidCloudUrl};
-pub(crate) use entra::{ACCEPTANCE_PAUSE, KEY_NOT_REGISTERED};
+pub(crate) use entra::ACCEPTANCE_PAUSE;
 pub use entra::{Acceptance, Scope};
 pub use error::{CloudError, Failure};
-pub use exchange_online::OnlineTest;
-pub(crate) use exchange_online::{OnPremisesOrganization, OnlineConnector, OnlineRelationship, ServiceUnderTest};
+pub use exchange_online::{OnPremisesOrganization, OnlineConnector, OnlineRelationship, OnlineTest, ServiceUnderTest};
 pub use graph::{Application, Change, ChangeError, Changed, Holder, Principal};
+pub(crate) use keys::key_id_of;
 pub use keys::{Credential, Difference};
 pub use policy::KeyLifetime;
 

@@ -47,38 +47,52 @@ type Object = Map<String, Json>;
 /// An organization relationship as Exchange Online has it.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
 #[serde(rename_all = "PascalCase", default)]
-pub(crate) struct OnlineRelationship {
-    pub(crate) name: String,
-    pub(crate) enabled: bool,
-    pub(crate) domain_names: Vec<String>,
-    pub(crate) target_application_uri: Option<String>,
-    pub(crate) target_autodiscover_epr: Option<String>,
-    pub(crate) target_sharing_epr: Option<String>,
+pub struct OnlineRelationship {
+    /// `Name`.
+    pub name: String,
+    /// `Enabled`.
+    pub enabled: bool,
+    /// `DomainNames`.
+    pub domain_names: Vec<String>,
+    /// `TargetApplicationUri`.
+    pub target_application_uri: Option<String>,
+    /// `TargetAutodiscoverEpr`.
+    pub target_autodiscover_epr: Option<String>,
+    /// `TargetSharingEpr`.
+    pub target_sharing_epr: Option<String>,
 }
 
 /// An intra-organization connector as Exchange Online has it.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
 #[serde(rename_all = "PascalCase", default)]
-pub(crate) struct OnlineConnector {
-    pub(crate) name: String,
-    pub(crate) enabled: bool,
-    pub(crate) target_address_domains: Vec<String>,
-    pub(crate) discovery_endpoint: Option<String>,
-    pub(crate) target_sharing_epr: Option<String>,
+pub struct OnlineConnector {
+    /// `Name`.
+    pub name: String,
+    /// `Enabled`.
+    pub enabled: bool,
+    /// `TargetAddressDomains`.
+    pub target_address_domains: Vec<String>,
+    /// `DiscoveryEndpoint`.
+    pub discovery_endpoint: Option<String>,
+    /// `TargetSharingEpr`.
+    pub target_sharing_epr: Option<String>,
 }
 
 /// The on-premises organization as Exchange Online knows it.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
 #[serde(rename_all = "PascalCase", default)]
-pub(crate) struct OnPremisesOrganization {
-    pub(crate) organization_guid: String,
-    pub(crate) organization_name: Option<String>,
-    pub(crate) hybrid_domains: Vec<String>,
+pub struct OnPremisesOrganization {
+    /// `OrganizationGuid`.
+    pub organization_guid: String,
+    /// `OrganizationName`.
+    pub organization_name: Option<String>,
+    /// `HybridDomains`.
+    pub hybrid_domains: Vec<String>,
 }
 
 /// What `Test-OAuthConnectivity` asks for on-premises.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum ServiceUnderTest {
+pub enum ServiceUnderTest {
     /// Exchange Web Services.
     Ews,
     /// Autodiscover.
@@ -87,7 +101,8 @@ pub(crate) enum ServiceUnderTest {
 
 impl ServiceUnderTest {
     /// The value of `-Service`.
-    pub(crate) const fn as_str(self) -> &'static str {
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Ews => "EWS",
             Self::Autodiscover => "AutoD",
@@ -98,11 +113,12 @@ impl ServiceUnderTest {
 /// A test of OAuth from Exchange Online to the servers on-premises.
 #[derive(Clone, Debug)]
 pub struct OnlineTest<'a> {
-    pub(crate) service: ServiceUnderTest,
+    /// Which service is asked for.
+    pub service: ServiceUnderTest,
     /// The URL on-premises, as it is known outside.
-    pub(crate) target: &'a str,
+    pub target: &'a str,
     /// A mailbox in the cloud.
-    pub(crate) mailbox: &'a str,
+    pub mailbox: &'a str,
 }
 
 /// An answer with `value` and what may stand beside it.
@@ -166,22 +182,22 @@ impl Cmdlet {
 
 impl Cloud {
     /// `Get-OrganizationRelationship`.
-    pub(crate) async fn online_relationships(&self) -> Result<Vec<OnlineRelationship>> {
+    pub async fn online_relationships(&self) -> Result<Vec<OnlineRelationship>> {
         self.objects(Cmdlet::reads("Get-OrganizationRelationship")).await
     }
 
     /// `Get-IntraOrganizationConnector`.
-    pub(crate) async fn online_connectors(&self) -> Result<Vec<OnlineConnector>> {
+    pub async fn online_connectors(&self) -> Result<Vec<OnlineConnector>> {
         self.objects(Cmdlet::reads("Get-IntraOrganizationConnector")).await
     }
 
     /// `Get-OnPremisesOrganization`.
-    pub(crate) async fn on_premises_organizations(&self) -> Result<Vec<OnPremisesOrganization>> {
+    pub async fn on_premises_organizations(&self) -> Result<Vec<OnPremisesOrganization>> {
         self.objects(Cmdlet::reads("Get-OnPremisesOrganization")).await
     }
 
     /// `Set-OrganizationRelationship`, which answers nothing: read it back.
-    pub(crate) async fn set_online_relationship(&self, name: &str, change: &BTreeMap<&str, Json>) -> Result<()> {
+    pub async fn set_online_relationship(&self, name: &str, change: &BTreeMap<&str, Json>) -> Result<()> {
         let mut cmdlet = Cmdlet::changes("Set-OrganizationRelationship").with("Identity", name);
         for (parameter, value) in change {
             cmdlet = cmdlet.with(parameter, value.clone());

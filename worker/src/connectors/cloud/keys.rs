@@ -246,7 +246,7 @@ mod tests {
         }
         assert_eq!(sent[2]["key"], "bmV3");
         assert!(Uuid::parse_str(sent[2]["keyId"].as_str().unwrap()).is_ok());
-        assert_eq!(sent[2].get("startDateTime").or(sent[2].get("endDateTime")), None);
+        assert!(["startDateTime", "endDateTime"].iter().all(|name| sent[2].get(*name).is_none()));
     }
 
     #[test]
@@ -272,7 +272,7 @@ mod tests {
             "AsymmetricX509Cert", "usage": "Verify", "startDateTime": "2024-07-05T12:00:00Z", "endDateTime": "2029-06-09T12:00:00Z"
         }));
         let before = [held("a", json!(null))];
-        let mut same_id = base64.clone();
+        let mut same_id = base64;
         same_id.0.insert("keyId".to_owned(), "a".into());
         assert!(difference(&application(), &before, &[same_id.clone()]).is_none());
         same_id.0.insert("endDateTime".to_owned(), "2027-06-09T12:00:00Z".into());

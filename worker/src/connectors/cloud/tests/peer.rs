@@ -1,6 +1,6 @@
 //! An independent tenant.
 
-use std::{path::Path, time::Duration};
+use std::time::Duration;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use chrono::{TimeDelta, Utc};
@@ -27,7 +27,7 @@ pub(super) struct Peer {
     folder: tempfile::TempDir,
     /// rekey's own certificate.
     pub(super) own: KeyPair,
-    http: reqwest::Client,
+    http: Client,
 }
 
 /// A certificate with its key that begins so many days ago and stands so many.
@@ -64,7 +64,7 @@ impl Peer {
         let own = pair();
         std::fs::write(folder.path().join("own.pem"), certificate_pem(&own)).unwrap();
         std::fs::write(folder.path().join("own.key"), pem("PRIVATE KEY", &own.private_key_pkcs8)).unwrap();
-        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        let http = Client::builder().no_proxy().build().unwrap();
         let peer = Self { server, folder, own, http };
         peer.client(CLIENT, &[&peer.own]).await;
         peer
@@ -75,7 +75,7 @@ impl Peer {
     }
 
     pub(super) fn file(&self, name: &str) -> String {
-        Path::new(self.folder.path()).join(name).to_str().unwrap().to_owned()
+        self.folder.path().join(name).to_str().unwrap().to_owned()
     }
 
     /// The way there, as a worker that was configured with PEM files goes it.
