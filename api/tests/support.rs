@@ -170,9 +170,14 @@ impl Service {
 
     /// Plays the preflight of a worker.
     pub(crate) async fn plan(&self, url: &str) -> Plan {
+        self.plan_from(url, snapshot()).await
+    }
+
+    /// Plays the preflight of a worker that has seen this.
+    pub(crate) async fn plan_from(&self, url: &str, snapshot: Snapshot) -> Plan {
         let claimed = self.claim().await;
         assert_eq!(claimed.run.renewal.id, id_of(url));
-        let (snapshot, now) = (snapshot(), Utc::now());
+        let now = Utc::now();
         let plan =
             domain::planning::plan(&organization("contoso"), &claimed.run.renewal.request, &snapshot, now).unwrap();
         self.db
@@ -215,7 +220,7 @@ impl Service {
             not_before: now,
             not_after: now + TimeDelta::days(1826),
             adopted: false,
-            certificate: None,
+            certificate: Some("MIIBPUBLIC".to_owned()),
         };
         self.finish(&step, StepEnd::Done(outcome)).await;
     }

@@ -139,16 +139,15 @@ impl Tx {
         });
         self.audit_all(told).await?;
         let run = self.settle_run(renewal, worker, now).await?;
-        if ends.iter().any(|(step, _)| step.kind == StepKind::Distribute) {
+        if ends.iter().any(|(step, _)| matches!(step.kind, StepKind::Distribute | StepKind::TrustCloud)) {
             self.destroy_distributed_key(&run, worker, now).await?;
         }
         Ok(held)
     }
 
-    /// With the last server the key has done its work.
+    /// With the last server, and the proof that Entra accepts it, the key has done its work.
     async fn destroy_distributed_key(&mut self, run: &LoadedRun, worker: &str, now: DateTime<Utc>) -> Result<()> {
-        let open = run.steps.iter().any(|step| step.kind == StepKind::Distribute && !step.status.is_over());
-        if !open && self.destroy_sealed_key(run.renewal.id).await? {
+        if !run.as_run().needs_key() && self.destroy_sealed_key(run.renewal.id).await? {
             let detail = json!({ "why": "every server has the key" });
             self.audit(&run.renewal, NewAudit::new(worker, "key.destroyed", detail), now).await?;
         }

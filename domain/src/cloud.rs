@@ -118,6 +118,7 @@ pub enum Checked {
     /// It was not asked, or did not answer.
     NotChecked {
         /// Why.
+        #[schema(example = "exchange_online is not configured")]
         reason: String,
     },
 }

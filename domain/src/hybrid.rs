@@ -8,7 +8,7 @@ use crate::{
     plan::{Correction, Finding},
 };
 
-mod drift;
+pub(crate) mod drift;
 
 /// What the hybrid objects of the servers say (domain.md 3.4). Lists are in order of names.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize, ToSchema)]

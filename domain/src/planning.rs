@@ -1,6 +1,6 @@
 //! From what discovery saw to a plan, or to a refusal that says why and what to do.
 
-mod hybrid;
+pub(crate) mod hybrid;
 
 use chrono::{DateTime, TimeDelta, Utc};
 

@@ -201,6 +201,14 @@ impl Run<'_> {
         (!ready.is_empty()).then_some(Advance { event: None, ready })
     }
 
+    /// Whether a step that has still to come needs the private key of the new certificate: to bring it to a server, or to prove that Entra accepts it.
+    #[must_use]
+    pub fn needs_key(&self) -> bool {
+        let proves = self.plan.and_then(|plan| plan.cloud.as_ref()).is_some_and(|cloud| !cloud.is_by_hand());
+        let needs = |kind| kind == StepKind::Distribute || (kind == StepKind::TrustCloud && proves);
+        self.steps.iter().any(|step| needs(step.kind) && !step.status.is_over())
+    }
+
     /// Whether Entra does not hold the new key, although others must be able to check with it what is signed after the publication.
     fn lacks_cloud_trust(&self, plan: &Plan) -> bool {
         plan.cloud.is_some() && !Facts::of(self.steps).trusted_cloud

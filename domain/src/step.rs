@@ -322,6 +322,7 @@ impl Outcome {
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize, ToSchema)]
 pub struct Acceptance {
     /// When it was accepted.
+    #[schema(example = "2026-12-01T20:05:00Z")]
     pub at: DateTime<Utc>,
     /// What was tried.
     #[schema(example = "A token was issued for an assertion that the new key has signed")]

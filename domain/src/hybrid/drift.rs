@@ -325,4 +325,4 @@ fn finding(code: &str, target: &str, message: impl Into<String>, fix: impl Into<
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

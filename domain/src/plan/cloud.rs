@@ -19,6 +19,7 @@ pub struct PlannedCloud {
 /// Who does the cloud half of a run.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize, ToSchema)]
 #[serde(tag = "how", rename_all = "snake_case")]
+#[schema(as = CloudHow)]
 pub enum How {
     /// The run, with the credentials that are configured.
     Automatic {

@@ -122,13 +122,14 @@ impl Seen<'_> {
 
     /// What approvers should know of the cloud half.
     pub(super) fn findings(&self, plan: &Plan, now: DateTime<Utc>) -> Vec<Finding> {
-        let mut found = self.objects.drift(self.settings, self.tenant);
+        let mut found = Vec::new();
+        if self.settings.is_none() {
+            found.push(by_hand());
+        }
+        found.extend(self.objects.drift(self.settings, self.tenant));
         let mut about = |code: &str, target: &str, message: String, fix: Option<String>| {
             found.push(Finding { code: code.to_owned(), target: target.to_owned(), message, fix });
         };
-        if self.settings.is_none() {
-            about("cloud_by_hand", "", "No credentials for the tenant are configured: a person registers the new key in Entra, says so at the gate trust_cloud, and takes the old key out at the end. What the tenant holds today was not looked at.".to_owned(), None);
-        }
         let Some(Tenant::Read { application: Some(application), shared_principal, exchange_online, .. }) = self.tenant
         else {
             return found;
@@ -189,6 +190,11 @@ impl Seen<'_> {
         }
         found
     }
+}
+
+fn by_hand() -> Finding {
+    let message = "No credentials for the tenant are configured: a person registers the new key in Entra, says so at the gate trust_cloud, and takes the old key out at the end. What the tenant holds today was not looked at.";
+    Finding { code: "cloud_by_hand".to_owned(), target: String::new(), message: message.to_owned(), fix: None }
 }
 
 fn tenant_not_read() -> Trouble {
@@ -394,3 +400,6 @@ fn one(endpoint: EndpointKind, line: String) -> Vec<PlannedCmdlet> {
 fn ids(keys: &[PlannedKey]) -> String {
     keys.iter().map(|key| key.key_id.as_str()).collect::<Vec<_>>().join(", ")
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -33,7 +33,7 @@ pub(crate) fn request() -> Request {
     }
 }
 
-fn certificate(digit: char, days_left: i64) -> Certificate {
+pub(crate) fn certificate(digit: char, days_left: i64) -> Certificate {
     Certificate {
         thumbprint: thumbprint(digit),
         not_before: now() - TimeDelta::days(1800),

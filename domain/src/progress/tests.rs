@@ -25,10 +25,16 @@ struct Play {
     log: Vec<String>,
 }
 
+mod hybrid;
+
 impl Play {
     fn new(change: impl FnOnce(&mut Plan)) -> Self {
         let mut plan = planning::plan(&organization(), &request(), &snapshot(), now()).unwrap();
         change(&mut plan);
+        Self::of(plan)
+    }
+
+    fn of(plan: Plan) -> Self {
         let digest = plan.digest();
         let renewal = Renewal {
             id: RenewalId(Uuid::nil()),
@@ -91,6 +97,13 @@ impl Play {
                 not_after: self.now,
                 adopted: false,
                 certificate: None,
+            },
+            StepKind::TrustCloud => Outcome::TrustedCloud {
+                key_id: None,
+                thumbprint: thumbprint('B'),
+                kept: Vec::new(),
+                accepted: None,
+                confirmed_by: None,
             },
             StepKind::Stage => {
                 Outcome::Staged { effective_at: self.now + TimeDelta::hours(49), domain_controllers: Vec::new() }

@@ -1,8 +1,8 @@
 use super::*;
 use crate::hybrid::{AuthServer, IntraOrganizationConnector, PartnerApplication, SettingOverride};
 
-const TENANT: &str = "7c9e6679-7425-40de-944b-e07fc1f90ae7";
-const APPLICATION: &str = "3f2504e0-4f89-41d3-9a0c-0305e82c3301";
+pub(crate) const TENANT: &str = "7c9e6679-7425-40de-944b-e07fc1f90ae7";
+pub(crate) const APPLICATION: &str = "3f2504e0-4f89-41d3-9a0c-0305e82c3301";
 
 /// A hybrid organization as the dedicated application needs it.
 pub(crate) fn healthy() -> HybridObjects {
@@ -47,7 +47,7 @@ pub(crate) fn healthy() -> HybridObjects {
     }
 }
 
-fn settings() -> CloudSettings {
+pub(crate) fn settings() -> CloudSettings {
     CloudSettings {
         cloud: crate::cloud::CloudName::Global,
         tenant_id: TENANT.to_owned(),
