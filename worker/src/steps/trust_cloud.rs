@@ -11,8 +11,11 @@ use crate::{
     hybrid,
 };
 
-/// How long a key that Graph shows may be refused before that is told, in real time: 4 to 18 s are usual (cloud.md 2.4).
+/// How long a key that Graph shows may be refused before that is told: 4 to 18 s are usual (cloud.md 2.4).
 const BUDGET: TimeDelta = TimeDelta::minutes(5);
+
+/// How often in a row the new key must be accepted: the token service is many machines, each of which learns of a key when it does.
+const PROOFS: usize = 6;
 
 pub(super) async fn run(context: &Context<'_>) -> Result<Ended> {
     match context.automatic()? {
@@ -95,22 +98,27 @@ async fn accepted(context: &Context<'_>, planned: &Automatic<'_>) -> Result<Acce
         let action = "Cancel and raise a new renewal; report it with the log";
         StepError::Attention(Trouble::new("key_cannot_sign", error.to_string(), action))
     })?;
-    match context.cloud()?.accepts(&planned.application.app_id, &signer).await? {
-        Acceptance::Accepted => Ok(Accepted::Yes(Some(step::Acceptance {
-            at: context.now(),
-            detail: "A token was issued for an assertion that the new key has signed".to_owned(),
-        }))),
-        Acceptance::NotYet(trouble) => Ok(Accepted::NotYet(trouble)),
+    for proof in 0..PROOFS {
+        if proof > 0 {
+            tokio::time::sleep(context.worker.timeline.shrink(pause()).to_std().unwrap_or_default()).await;
+        }
+        if let Acceptance::NotYet(trouble) = context.cloud()?.accepts(&planned.application.app_id, &signer).await? {
+            return Ok(Accepted::NotYet(trouble));
+        }
     }
+    let detail = format!("{PROOFS} tokens in a row were issued for what the new key has signed");
+    Ok(Accepted::Yes(Some(step::Acceptance { at: context.now(), detail })))
+}
+
+fn pause() -> TimeDelta {
+    TimeDelta::from_std(ACCEPTANCE_PAUSE).unwrap_or_default()
 }
 
 /// Quietly while that is usual, then told.
 fn wait(context: &Context<'_>, trouble: Trouble) -> Result<Ended> {
-    let budget = context.worker.timeline.stretch(BUDGET);
     let waited = context.step().started_at.map_or_else(TimeDelta::zero, |since| context.now() - since);
-    if waited < budget {
-        let pause = TimeDelta::from_std(ACCEPTANCE_PAUSE).unwrap_or_default();
-        return Ok(context.again(context.worker.timeline.stretch(pause), None));
+    if waited < BUDGET {
+        return Ok(context.again(pause(), None));
     }
     Err(StepError::Retry(Trouble::new(
         "cloud_key_not_accepted",

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::{Thumbprint, Trouble};
-use reqwest::header::{ACCEPT, CONTENT_TYPE};
+use reqwest::header::{ACCEPT, CONNECTION, CONTENT_TYPE};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use tokio::sync::Mutex;
@@ -86,8 +86,9 @@ impl Cloud {
             return Ok(token.value.clone());
         }
         let credentials = &self.shared.credentials;
-        let fetched =
-            self.patiently(async || self.request_token(&credentials.client_id, &credentials.signer, scope).await).await;
+        let fetched = self
+            .patiently(async || self.request_token(&credentials.client_id, &credentials.signer, scope, false).await)
+            .await;
         match (fetched, held.as_ref()) {
             (Ok(token), _) => Ok(held.insert(token).value.clone()),
             // Early is early: what stands still is used while the service has trouble.
@@ -105,16 +106,16 @@ impl Cloud {
     }
 
     /// Asks whether Entra gives `client_id` a token for what `signer` signs, once. This is how a new key is known to have arrived: by its use, not by
-    /// what Graph shows (cloud.md 2.4).
+    /// what Graph shows (cloud.md 2.4). Each question has a connection of its own, so that not the same machine answers all of them.
     pub async fn accepts(&self, client_id: &str, signer: &Signer) -> Result<Acceptance> {
-        match self.request_token(client_id, signer, Scope::ExchangeOnline).await {
+        match self.request_token(client_id, signer, Scope::ExchangeOnline, true).await {
             Ok(_) => Ok(Acceptance::Accepted),
             Err(error) if error.trouble.code == KEY_NOT_REGISTERED => Ok(Acceptance::NotYet(error.trouble)),
             Err(error) => Err(error),
         }
     }
 
-    async fn request_token(&self, client_id: &str, signer: &Signer, scope: Scope) -> Result<Token> {
+    async fn request_token(&self, client_id: &str, signer: &Signer, scope: Scope, alone: bool) -> Result<Token> {
         let endpoint = self.token_endpoint();
         let asked = self.now();
         let assertion = signer.sign(client_id, endpoint.as_str(), asked).map_err(|error| {
@@ -136,6 +137,7 @@ impl Cloud {
             .append_pair("client_assertion", assertion.expose_secret())
             .finish();
         let request = self.shared.http.post(endpoint).header(CONTENT_TYPE, "application/x-www-form-urlencoded");
+        let request = if alone { request.header(CONNECTION, "close") } else { request };
         let reply = send(request.header(ACCEPT, "application/json").body(form)).await?;
         if !reply.status.is_success() {
             return Err(denied(&reply, client_id, signer.thumbprint(), assertion.expose_secret()));
