@@ -157,28 +157,18 @@ pub struct SettingOverride {
 }
 
 impl HybridObjects {
-    /// The enabled authorization server of Entra that knows a dedicated application, else any enabled one of Entra.
+    /// The enabled authorization server of Entra for this tenant; without one, or without knowing the tenant, the one that knows a dedicated
+    /// application, else any enabled one. An organization that is joined to several tenants has one for each.
     #[must_use]
-    pub fn entra(&self) -> Option<&AuthServer> {
+    pub fn entra(&self, tenant_id: Option<&str>) -> Option<&AuthServer> {
         let enabled = || self.auth_servers.iter().filter(|server| server.is_entra() && server.enabled);
-        enabled().find(|server| server.application_id.is_some()).or_else(|| enabled().next())
+        let of_tenant = tenant_id.and_then(|id| enabled().find(|server| server.realm.eq_ignore_ascii_case(id)));
+        of_tenant.or_else(|| enabled().find(|server| server.application_id.is_some())).or_else(|| enabled().next())
     }
 
     /// The application id that the servers are told to use in place of the shared principal, override or not.
     #[must_use]
-    pub fn dedicated_application(&self) -> Option<&str> {
-        self.entra()?.application_id.as_deref()
-    }
-
-    /// Whether exactly one override makes the servers use the dedicated application (several contradict each other, domain.md 5).
-    #[must_use]
-    pub fn is_override_on(&self) -> bool {
-        matches!(self.setting_overrides.as_slice(), [only] if only.enabled)
-    }
-
-    /// Whether the servers get their tokens as the dedicated application.
-    #[must_use]
-    pub fn uses_dedicated_application(&self) -> bool {
-        self.is_override_on() && self.dedicated_application().is_some()
+    pub fn dedicated_application(&self, tenant_id: Option<&str>) -> Option<&str> {
+        self.entra(tenant_id)?.application_id.as_deref()
     }
 }

@@ -51,12 +51,12 @@ impl HybridObjects {
     }
 
     fn auth_server(&self, cloud: Option<&CloudSettings>, tenant: Option<&Tenant>, found: &mut Vec<Finding>) {
-        let Some(entra) = self.entra() else {
+        let tenant_id = cloud.map(|cloud| cloud.tenant_id.as_str());
+        let Some(entra) = self.entra(tenant_id) else {
             found.push(self.no_auth_server());
             return;
         };
         let target = entra.name.as_str();
-        let tenant_id = cloud.map(|cloud| cloud.tenant_id.as_str());
         match tenant_id {
             Some(id) if !entra.realm.eq_ignore_ascii_case(id) => found.push(finding(
                 "auth_server_realm",

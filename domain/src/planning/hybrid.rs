@@ -15,6 +15,8 @@ use crate::{
 
 /// What is known of the cloud half when a plan is made.
 pub(super) struct Seen<'a> {
+    /// When Exchange publishes a staged certificate by itself.
+    staged_until: Option<DateTime<Utc>>,
     objects: HybridObjects,
     settings: Option<&'a CloudSettings>,
     tenant: Option<&'a Tenant>,
@@ -23,6 +25,7 @@ pub(super) struct Seen<'a> {
 /// What plans take from an organization that is hybrid; `None` for all others, even if a tenant is configured for them.
 pub(super) fn seen<'a>(organization: &'a Organization, snapshot: &'a Snapshot) -> Option<Seen<'a>> {
     snapshot.hybrid.then(|| Seen {
+        staged_until: snapshot.agreed_auth_config().and_then(|seen| seen.next_effective_at),
         objects: snapshot.on_premises_hybrid.clone().unwrap_or_default(),
         settings: organization.cloud.as_ref(),
         tenant: snapshot.tenant.as_ref(),
@@ -45,11 +48,11 @@ impl Seen<'_> {
     }
 
     fn by_hand(&self) -> How {
-        let realm = self.objects.entra().map(|server| server.realm.clone()).filter(|realm| !realm.is_empty());
+        let realm = self.objects.entra(None).map(|server| server.realm.clone()).filter(|realm| !realm.is_empty());
         let guid = self.objects.organization_guid.as_deref().unwrap_or("<GUID of Get-OrganizationConfig>");
         How::ByHand {
             tenant_id: realm,
-            app_id: self.objects.dedicated_application().map(str::to_owned),
+            app_id: self.objects.dedicated_application(None).map(str::to_owned),
             display_name: application_name(guid),
         }
     }
@@ -104,7 +107,9 @@ impl Seen<'_> {
             .application_id
             .as_ref()
             .map_or_else(|| format!("named {}", application_name(guid)), |id| format!("with the application id {id}"));
-        if shared.is_some_and(|shared| !shared.keys.is_empty()) && self.objects.dedicated_application().is_none() {
+        if shared.is_some_and(|shared| !shared.keys.is_empty())
+            && self.objects.dedicated_application(Some(&settings.tenant_id)).is_none()
+        {
             return Trouble::new(
                 "shared_principal_only",
                 format!(
@@ -120,12 +125,30 @@ impl Seen<'_> {
         )
     }
 
+    /// Whoever has staged a certificate has set a date too, at which Exchange publishes it whether Entra has its key or not.
+    fn staged_without_cloud(&self, plan: &Plan) -> Option<Finding> {
+        let CertificateSource::Adopt { thumbprint, .. } = &plan.certificate else { return None };
+        let until = self.staged_until?;
+        let is_there = match self.tenant {
+            Some(Tenant::Read { application: Some(application), .. }) => application.key_of(thumbprint).is_some(),
+            _ => false,
+        };
+        let dc = plan.observed.domain_controllers.first().map_or("<domain controller>", String::as_str);
+        (!is_there).then(|| Finding {
+            code: "staged_before_cloud".to_owned(),
+            target: String::new(),
+            message: format!("Exchange publishes the staged certificate {thumbprint} by itself at {until}; nothing shows that Entra has its key. If the run has not registered it by then, servers sign with a key that is refused: push the date out first if that is near."),
+            fix: Some(format!("Set-AuthConfig -NewCertificateThumbprint {thumbprint} -NewCertificateEffectiveDate <now + 72 h> -Force -DomainController {dc}")),
+        })
+    }
+
     /// What approvers should know of the cloud half.
     pub(super) fn findings(&self, plan: &Plan, now: DateTime<Utc>) -> Vec<Finding> {
         let mut found = Vec::new();
         if self.settings.is_none() {
             found.push(by_hand());
         }
+        found.extend(self.staged_without_cloud(plan));
         found.extend(self.objects.drift(self.settings, self.tenant));
         let mut about = |code: &str, target: &str, message: String, fix: Option<String>| {
             found.push(Finding { code: code.to_owned(), target: target.to_owned(), message, fix });

@@ -51,7 +51,8 @@ async fn check_permissions(context: &Context<'_>) -> Result<()> {
 }
 
 fn may_pass(trouble: &Trouble) -> bool {
-    matches!(trouble.code.as_str(), "replication_pending" | "no_server_reachable")
+    matches!(trouble.code.as_str(), "replication_pending" | "no_server_reachable" | "tenant_not_read")
+        || domain::retry::passes_by_itself(trouble)
 }
 
 /// An organization of which no server answers is not waited for without end, as a single server is.

@@ -64,7 +64,6 @@ fn what_is_as_it_should_be_is_not_mentioned() {
     assert_eq!(healthy().drift(Some(&settings()), None), []);
     assert_eq!(healthy().drift(None, None), []);
     assert_eq!(healthy().corrections(), []);
-    assert!(healthy().uses_dedicated_application());
 }
 
 #[test]
@@ -151,6 +150,20 @@ fn each_departure_is_named_with_the_cmdlet_that_puts_it_right() {
         assert_eq!(codes, [code], "{found:?}");
         assert!(found[0].fix.as_ref().is_some_and(|found| found.contains(fix)), "{found:?}");
     }
+}
+
+#[test]
+fn of_several_tenants_the_configured_one_is_looked_at() {
+    let mut objects = healthy();
+    let other = AuthServer {
+        name: "EvoSts - another".to_owned(),
+        realm: "another".to_owned(),
+        application_id: Some("another".to_owned()),
+        ..objects.auth_servers[0].clone()
+    };
+    objects.auth_servers.insert(0, other);
+    assert_eq!(objects.drift(Some(&settings()), None), []);
+    assert_eq!(objects.dedicated_application(Some(TENANT)), Some(APPLICATION));
 }
 
 #[test]

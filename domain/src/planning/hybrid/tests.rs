@@ -289,6 +289,27 @@ fn the_key_of_a_staged_certificate_that_is_registered_already_is_only_tried() {
 }
 
 #[test]
+fn a_staged_certificate_that_exchange_may_publish_before_entra_has_its_key_is_told_of() {
+    let dated = |registered: bool| {
+        made(automatic(), |organization, request, snapshot| {
+            staged(snapshot);
+            snapshot.auth_config.iter_mut().for_each(|seen| seen.next_effective_at = Some(now() + TimeDelta::hours(9)));
+            if registered {
+                let add = |application: &mut Option<Application>, _: &mut _, _: &mut _| {
+                    application.as_mut().unwrap().keys.push(key("key-of-b", 'B'));
+                };
+                with(add)(organization, request, snapshot);
+            }
+        })
+        .unwrap()
+    };
+    assert_eq!(codes(&dated(true)), Vec::<&str>::new());
+    let told = dated(false);
+    assert_eq!(codes(&told), ["staged_before_cloud"]);
+    assert!(told.findings[0].fix.as_ref().unwrap().contains("-NewCertificateEffectiveDate <now + 72 h>"));
+}
+
+#[test]
 fn a_certificate_that_was_rolled_back_and_staged_again_keeps_its_key() {
     let plan = made(automatic(), |organization, request, snapshot| {
         staged(snapshot);

@@ -289,7 +289,7 @@ impl Play {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(250) })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(500) })]
 
     #[test]
     fn whatever_happens_the_cloud_has_the_key_first_and_loses_the_old_one_last(
