@@ -23,6 +23,7 @@ mod soak;
 mod stage;
 mod trust_cloud;
 
+use chrono::TimeDelta;
 use db::{ClaimedStep, StepEnd};
 use domain::{StepKind, Trouble};
 
@@ -30,7 +31,10 @@ pub(crate) use context::Context;
 
 use crate::{
     Worker,
-    connectors::{WireError, cloud::CloudError},
+    connectors::{
+        WireError,
+        cloud::{CloudError, Failure},
+    },
     exchange::CommandError,
     lease::Lease,
 };
@@ -53,6 +57,8 @@ pub(crate) enum StepError {
     Database(db::Error),
     /// The step may not change anything now.
     GateClosed(Trouble),
+    /// To be tried again by itself, but not before this real time has gone by: whoever was asked has said so.
+    Later(Trouble, TimeDelta),
     /// To be tried again by itself.
     Retry(Trouble),
 }
@@ -96,7 +102,14 @@ pub(crate) async fn run(worker: &Worker, claimed: &ClaimedStep, lease: &Lease) -
 /// What a failed call to the cloud means for the step that made it.
 impl From<CloudError> for StepError {
     fn from(error: CloudError) -> Self {
-        if error.may_pass() { Self::Retry(error.trouble) } else { Self::Attention(error.trouble) }
+        match error.failure {
+            Failure::Again { after: Some(after) } => {
+                let day = TimeDelta::days(1);
+                Self::Later(error.trouble, TimeDelta::from_std(after).unwrap_or(day).min(day))
+            }
+            Failure::Again { after: None } | Failure::UnknownOutcome => Self::Retry(error.trouble),
+            Failure::NotFound | Failure::Refused => Self::Attention(error.trouble),
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 //! users (cloud.md 1). It may change on any day. Therefore nothing else than this module knows it, a renewal never depends on it, and whoever calls takes
 //! a failure for "not checked". The Admin API that Microsoft does publish (`adminapi/v2.0`) has none of the cmdlets that are needed here.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use reqwest::{StatusCode, Url, header};
 use secrecy::ExposeSecret as _;
@@ -21,6 +21,8 @@ use crate::connectivity::{self, Tested};
 
 /// The mailbox of an organization that app-only requests are routed by (cloud.md 1.2).
 const SYSTEM_MAILBOX: &str = "SystemMailbox{bb558c35-97f1-4cb9-8ff7-d53741dc928c}";
+/// How long a cmdlet may take: Microsoft's module waits 960 s, and Test-OAuthConnectivity needs up to minutes (cloud.md 1.4).
+const ANSWER: Duration = Duration::from_secs(300);
 /// How often one request may be sent elsewhere.
 const REDIRECTS: usize = 5;
 /// How many pages of an answer are read at most: a million objects.
@@ -319,6 +321,7 @@ impl Cloud {
             .header("X-SerializationLevel", "Partial")
             .header("Prefer", "odata.maxpagesize=1000")
             .header("client-request-id", uuid::Uuid::new_v4().to_string())
+            .timeout(ANSWER)
             .json(body);
         let pairs: Vec<String> = self.region().cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
         if pairs.is_empty() { request } else { request.header(header::COOKIE, pairs.join("; ")) }

@@ -15,8 +15,7 @@ use serde::de::DeserializeOwned;
 use super::{CloudError, Failure, error::Result};
 
 const CONNECT: Duration = Duration::from_secs(10);
-/// The module of Microsoft waits 960 s for a cmdlet (cloud.md 1.4); Test-OAuthConnectivity takes up to minutes.
-pub(super) const ANSWER: Duration = Duration::from_secs(300);
+const ANSWER: Duration = Duration::from_secs(60);
 /// The largest answer that is read.
 const LARGEST: usize = 32 << 20;
 
