@@ -262,16 +262,16 @@ async fn exchange_online(cloud: &Cloud, settings: &CloudSettings) -> Checked {
                 name: one.name,
                 enabled: one.enabled,
                 domain_names: one.domain_names,
-                target_application_uri: one.target_application_uri,
-                target_autodiscover_epr: one.target_autodiscover_epr,
-                target_sharing_epr: one.target_sharing_epr,
+                target_application_uri: set(one.target_application_uri),
+                target_autodiscover_epr: set(one.target_autodiscover_epr),
+                target_sharing_epr: set(one.target_sharing_epr),
             });
             let connectors = connectors.into_iter().map(|one| IntraOrganizationConnector {
                 name: one.name,
                 enabled: one.enabled,
                 target_address_domains: one.target_address_domains,
-                discovery_endpoint: one.discovery_endpoint,
-                target_sharing_epr: one.target_sharing_epr,
+                discovery_endpoint: set(one.discovery_endpoint),
+                target_sharing_epr: set(one.target_sharing_epr),
             });
             Checked::Read {
                 organization_relationships: by_name(relationships, |one| &one.name),
@@ -279,6 +279,11 @@ async fn exchange_online(cloud: &Cloud, settings: &CloudSettings) -> Checked {
             }
         }
     }
+}
+
+/// What is not set is null or empty.
+fn set(value: Option<String>) -> Option<String> {
+    value.filter(|value| !value.is_empty())
 }
 
 /// The name of a new key in Entra, by which people tell it from others.
