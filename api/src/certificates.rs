@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
 use domain::{
-    Snapshot, Thumbprint,
+    Snapshot, Tenant, Thumbprint,
     snapshot::{AuthConfig, Certificate, Key, Server, Store},
 };
 use serde::Serialize;
@@ -26,6 +26,9 @@ pub(crate) struct CertificateRow {
     not_after: Option<DateTime<Utc>>,
     /// One for each server that takes part.
     servers: Vec<Cell>,
+    /// Whether the dedicated application in Entra has its key; absent when the tenant was not looked at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    entra: Option<Presence>,
 }
 
 /// What `AuthConfig` calls a certificate.
@@ -90,6 +93,17 @@ fn row(snapshot: &Snapshot, thumbprint: &Thumbprint) -> CertificateRow {
         not_before: copy.map(|c| c.not_before),
         not_after: copy.map(|c| c.not_after),
         servers: snapshot.participants().map(|server| cell(server, thumbprint)).collect(),
+        entra: snapshot.tenant.as_ref().map(|tenant| in_entra(tenant, thumbprint)),
+    }
+}
+
+fn in_entra(tenant: &Tenant, thumbprint: &Thumbprint) -> Presence {
+    match tenant {
+        Tenant::Unreachable { .. } => Presence::Unknown,
+        Tenant::Read { application: Some(application), .. } if application.key_of(thumbprint).is_some() => {
+            Presence::Present
+        }
+        Tenant::Read { .. } => Presence::Absent,
     }
 }
 

@@ -146,5 +146,5 @@ pub(crate) fn standings(run: &LoadedRun) -> Vec<GateStanding> {
         let approved_by = gate.approvers(&plan.digest(), &run.renewal.requested_by, &run.decisions);
         GateStanding { gate, quorum: plan.quorum(gate), verdict, approved_by, rejected_by }
     };
-    Gate::ALL.into_iter().map(standing).collect()
+    plan.gates_in_order().map(standing).collect()
 }

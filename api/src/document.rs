@@ -67,6 +67,7 @@ fn show(schema: &mut RefOr<Schema>, example: Value) {
     match schema {
         RefOr::T(Schema::Object(object)) => object.examples = vec![example],
         RefOr::T(Schema::OneOf(variants)) => variants.examples = vec![example],
+        RefOr::T(Schema::AllOf(parts)) => parts.examples = vec![example],
         _ => {}
     }
 }

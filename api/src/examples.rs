@@ -2,10 +2,13 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::{
-    Decision, Gate, Organization, OrganizationId, Outcome, Phase, Plan, Policy, Reason, Renewal, RenewalId, Request,
-    Snapshot, State, Step, StepId, StepKind, StepStatus, Thumbprint, Ticket, Trouble,
+    CloudSettings, Decision, Gate, HybridObjects, Organization, OrganizationId, Outcome, Phase, Plan, Policy, Reason,
+    Renewal, RenewalId, Request, Snapshot, State, Step, StepId, StepKind, StepStatus, Tenant, Thumbprint, Ticket,
+    Trouble,
     audit::AuditEntry,
+    cloud::{Application, Checked, CloudKey, CloudName, EXCHANGE_ONLINE, Principal, application_name},
     gate::Verb,
+    hybrid::{AuthServer, IntraOrganizationConnector, OrganizationRelationship, PartnerApplication, SettingOverride},
     renewal::Wait,
     snapshot::{AuthConfig, Certificate, Key, Server, Store, Version},
     step::{CheckResult, Evidence, Process},
@@ -21,14 +24,19 @@ pub(crate) fn examples() -> Vec<(&'static str, Value)> {
     let renewal = renewal(&request, &plan);
     let step = step(&renewal);
     vec![
+        ("Application", json(&application())),
         ("AuditEntry", json(&audit_entry(&renewal, &plan))),
         ("AuthConfig", json(&snapshot.auth_config[0])),
         ("Certificate", json(&certificate())),
+        ("CloudKey", json(&application().keys[0])),
+        ("CloudSettings", json(&cloud_settings())),
         ("Decision", json(&decision(&renewal, &plan))),
         ("Evidence", json(&evidence())),
+        ("HybridObjects", json(&hybrid_objects())),
         ("Observed", json(&plan.observed)),
         ("Organization", json(&organization)),
         ("Outcome", json(&step.outcome)),
+        ("PlannedCloud", json(&hybrid_plan(&organization, &request, &snapshot).cloud)),
         ("PlannedServer", json(&plan.servers[0])),
         ("PlannedStep", json(&plan.steps[1])),
         ("Policy", json(&organization.policy)),
@@ -38,6 +46,7 @@ pub(crate) fn examples() -> Vec<(&'static str, Value)> {
         ("State", json(&renewal.state)),
         ("Step", json(&step)),
         ("Store", json(&snapshot.servers[0].store)),
+        ("Tenant", json(&tenant())),
         ("Ticket", json(&request.ticket)),
         ("Wait", json(&wait())),
         ("Snapshot", json(&snapshot)),
@@ -65,7 +74,7 @@ fn contoso() -> OrganizationId {
 
 fn organization() -> Organization {
     let name = "Contoso Ltd".to_owned();
-    Organization { id: contoso(), name, lab: false, windows: true, policy: Policy::default() }
+    Organization { id: contoso(), name, lab: false, windows: true, cloud: None, policy: Policy::default() }
 }
 
 fn request() -> Request {
@@ -108,8 +117,109 @@ fn snapshot() -> Snapshot {
             clock_ahead_seconds: Some(0),
         }],
         hybrid: false,
+        on_premises_hybrid: None,
+        tenant: None,
     }
 }
+
+fn cloud_settings() -> CloudSettings {
+    CloudSettings {
+        cloud: CloudName::Global,
+        tenant_id: TENANT.to_owned(),
+        application_id: None,
+        exchange_online: true,
+        test_mailbox: Some("oauth-test@contoso.example".to_owned()),
+        cloud_test_mailbox: Some("oauth-test-cloud@contoso.example".to_owned()),
+        purge_shared_principal: false,
+    }
+}
+
+fn application() -> Application {
+    let Certificate { thumbprint, not_before, not_after, .. } = certificate();
+    Application {
+        object_id: "5b3c7a52-2f6e-4f0e-8a55-2d4f8f1f7b11".to_owned(),
+        app_id: "3f2504e0-4f89-41d3-9a0c-0305e82c3301".to_owned(),
+        display_name: application_name(ORGANIZATION_GUID),
+        keys: vec![CloudKey {
+            key_id: "1a2b3c4d-5e6f-4a7b-8c9d-0e1f2a3b4c5d".to_owned(),
+            thumbprint: Some(thumbprint),
+            display_name: Some("Microsoft Exchange Server Auth Certificate".to_owned()),
+            not_before: Some(not_before),
+            not_after: Some(not_after),
+        }],
+    }
+}
+
+fn tenant() -> Tenant {
+    let shared = Principal {
+        object_id: "c2f1c9d0-6d67-4c0e-9a7e-6a1b3c2d4e5f".to_owned(),
+        app_id: EXCHANGE_ONLINE.to_owned(),
+        keys: Vec::new(),
+    };
+    Tenant::Read {
+        application: Some(application()),
+        shared_principal: Some(shared),
+        max_key_lifetime_days: Some(1826),
+        exchange_online: Checked::NotChecked { reason: "exchange_online is not configured".to_owned() },
+    }
+}
+
+fn hybrid_objects() -> HybridObjects {
+    let discovery = "https://autodiscover-s.outlook.com/autodiscover/autodiscover.svc";
+    let domains = vec!["contoso.mail.onmicrosoft.com".to_owned()];
+    HybridObjects {
+        organization_guid: Some(ORGANIZATION_GUID.to_owned()),
+        auth_config_realm: String::new(),
+        auth_config_service_name: EXCHANGE_ONLINE.to_owned(),
+        auth_servers: vec![AuthServer {
+            name: format!("EvoSts - {ORGANIZATION_GUID}"),
+            kind: "AzureAD".to_owned(),
+            enabled: true,
+            realm: TENANT.to_owned(),
+            application_id: Some(application().app_id),
+            domain_names: domains.clone(),
+            token_issuing_endpoint: format!("https://login.microsoftonline.com/{TENANT}/oauth2/v2.0/token"),
+            auth_metadata_url:
+                "https://login.windows.net/contoso.example/federationmetadata/2007-06/federationmetadata.xml".to_owned(),
+        }],
+        partner_applications: vec![PartnerApplication {
+            name: "Exchange Online".to_owned(),
+            application_id: EXCHANGE_ONLINE.to_owned(),
+            enabled: true,
+            realm: String::new(),
+            use_auth_server: true,
+            linked_account: Some("contoso.example/Users/Exchange Online-ApplicationAccount".to_owned()),
+        }],
+        intra_organization_connectors: vec![IntraOrganizationConnector {
+            name: format!("HybridIOC - {ORGANIZATION_GUID}"),
+            enabled: true,
+            target_address_domains: domains.clone(),
+            discovery_endpoint: Some(discovery.to_owned()),
+            target_sharing_epr: None,
+        }],
+        organization_relationships: vec![OrganizationRelationship {
+            name: format!("On-premises to O365 - {ORGANIZATION_GUID}"),
+            enabled: true,
+            domain_names: domains,
+            target_application_uri: Some("outlook.com".to_owned()),
+            target_autodiscover_epr: Some(format!("{discovery}/WSSecurity")),
+            target_sharing_epr: None,
+        }],
+        setting_overrides: vec![SettingOverride { name: "EnableExchangeHybrid3PAppFeature".to_owned(), enabled: true }],
+    }
+}
+
+/// The same organization, if it were a hybrid one.
+fn hybrid_plan(organization: &Organization, request: &Request, snapshot: &Snapshot) -> Plan {
+    let organization = Organization { cloud: Some(cloud_settings()), ..organization.clone() };
+    let (on_premises_hybrid, tenant) = (Some(hybrid_objects()), Some(tenant()));
+    let snapshot = Snapshot { hybrid: true, on_premises_hybrid, tenant, ..snapshot.clone() };
+    domain::planning::plan(&organization, request, &snapshot, at(0)).expect("the example can be planned")
+}
+
+const TENANT: &str = "7c9e6679-7425-40de-944b-e07fc1f90ae7";
+
+const ORGANIZATION_GUID: &str = "8f14e45f-ceea-467f-a8a5-3f3d5a1f7a10";
 
 fn certificate() -> Certificate {
     Certificate {
@@ -154,6 +264,7 @@ fn step(renewal: &Renewal) -> Step {
             not_before: at(48),
             not_after: at(48) + TimeDelta::days(1826),
             adopted: false,
+            certificate: Some("MIIDXTCCAkWgAwIBAgIQ…".to_owned()),
         }),
         started_at: Some(at(48)),
         finished_at: Some(at(48)),

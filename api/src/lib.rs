@@ -9,6 +9,7 @@
 
 mod audit;
 mod caller;
+mod certificate;
 mod certificates;
 mod control;
 mod decisions;
@@ -56,6 +57,7 @@ fn routes(config: &mut ServiceConfig<'_>) {
         .service(renewals::show_renewal)
         .service(plans::show_plan)
         .service(plans::show_runbook)
+        .service(certificate::show_certificate)
         .service(steps::list_steps)
         .service(decisions::list_decisions)
         .service(decisions::create_decision)
@@ -73,6 +75,7 @@ fn routes(config: &mut ServiceConfig<'_>) {
         .service(organizations::list_servers)
         .service(organizations::list_certificates)
         .service(organizations::show_auth_config)
+        .service(organizations::show_hybrid)
         .service(organizations::show_policy)
         .service(audit::list_audit)
         .service(identity::show_identity)

@@ -6,7 +6,8 @@ use actix_web::{
 };
 use chrono::{DateTime, Utc};
 use domain::{
-    Digest, Organization, OrganizationId, Policy, Snapshot,
+    Digest, HybridObjects, Organization, OrganizationId, Policy, Snapshot, Tenant,
+    plan::Finding,
     snapshot::{AuthConfig, Server},
 };
 use serde::Serialize;
@@ -135,6 +136,49 @@ pub(crate) async fn show_auth_config(
     let seen = seen_last(&state, &id).await?;
     let agreed = seen.agreed_auth_config().is_some();
     Ok(Json(AuthConfigs { taken_at: seen.taken_at, agreed, items: seen.auth_config }))
+}
+
+/// The cloud half of an organization.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Hybrid {
+    /// When it was seen.
+    #[schema(example = "2026-11-23T10:00:00Z")]
+    taken_at: DateTime<Utc>,
+    /// Whether it is a hybrid organization at all.
+    #[schema(example = true)]
+    hybrid: bool,
+    /// What is not as it should be, with the cmdlet that puts it right.
+    #[schema(example = json!([]))]
+    drift: Vec<Finding>,
+    /// What the servers say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    on_premises: Option<HybridObjects>,
+    /// What the tenant says; absent when no credentials for it are configured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tenant: Option<Tenant>,
+}
+
+/// Show what joins an organization to the cloud, as it was seen last, and what is wrong with it.
+#[utoipa::path(tag = "organizations", params(("id" = OrganizationId, Path)), responses(
+    (status = 200, body = Hybrid),
+    (status = 404, description = "There is no such organization, or nobody has looked at it (`not_discovered_yet`)")
+))]
+#[get("/v1/organizations/{id}/hybrid")]
+pub(crate) async fn show_hybrid(
+    _: May<Read>,
+    state: Data<State>,
+    id: Path<OrganizationId>,
+) -> Result<Json<Hybrid>, Problem> {
+    let seen = seen_last(&state, &id).await?;
+    let cloud = state.organization(&id)?.cloud.as_ref();
+    let drift = seen.on_premises_hybrid.iter().flat_map(|objects| objects.drift(cloud, seen.tenant.as_ref())).collect();
+    Ok(Json(Hybrid {
+        taken_at: seen.taken_at,
+        hybrid: seen.hybrid,
+        drift,
+        on_premises: seen.on_premises_hybrid,
+        tenant: seen.tenant,
+    }))
 }
 
 async fn seen_last(state: &State, id: &OrganizationId) -> Result<Snapshot, Problem> {

@@ -120,6 +120,13 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, "plan_not_ready", "There is no plan", detail, action)
     }
 
+    /// 404: the renewal has made no certificate so far.
+    pub(crate) fn certificate_not_ready(status: &str) -> Self {
+        let detail = format!("The renewal has made no certificate; it is {status}.");
+        let action = "Wait until the step `generate` has succeeded: follow the renewal's events";
+        Self::new(StatusCode::NOT_FOUND, "certificate_not_ready", "There is no certificate", detail, action)
+    }
+
     /// 404: nobody has looked at the organization.
     pub(crate) fn not_discovered_yet(organization: &str) -> Self {
         let detail = format!("Nothing is known of the servers of `{organization}` so far.");

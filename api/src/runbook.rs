@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use domain::{
     Phase, Plan, Renewal, StepKind,
-    plan::{CertificateSource, EndpointKind, Finding, PlannedGate, PlannedStep, Reversibility},
+    plan::{CertificateSource, EndpointKind, Finding, How, PlannedGate, PlannedStep, Reversibility},
 };
 
 /// The plan as Markdown.
@@ -18,13 +18,22 @@ pub(crate) fn markdown(renewal: &Renewal, plan: &Plan) -> String {
             if let Some(gate) = gate_before(plan, step.phase) {
                 book.gate(gate);
             }
-            book.line(&format!("## {}", title(step.phase)));
+            book.line(&format!("## {}", title(step.phase, plan)));
         }
         book.step(step, plan);
     }
     way_back(&mut book, plan);
     book.text
 }
+
+/// Where the commands of a step go, in the order in which they are shown.
+const ENDPOINTS: [EndpointKind; 5] = [
+    EndpointKind::Exchange,
+    EndpointKind::Windows,
+    EndpointKind::Graph,
+    EndpointKind::ExchangeOnline,
+    EndpointKind::Person,
+];
 
 /// Markdown as it grows: blocks with an empty line between them.
 #[derive(Default)]
@@ -47,6 +56,13 @@ impl Book {
         }
     }
 
+    fn list<'l>(&mut self, lines: impl IntoIterator<Item = &'l str>) {
+        let lines: Vec<_> = (1..).zip(lines).map(|(number, line)| format!("{number}. {line}")).collect();
+        if !lines.is_empty() {
+            self.line(&lines.join("\n"));
+        }
+    }
+
     fn gate(&mut self, gate: &PlannedGate) {
         let needed = match gate.quorum {
             0 => "passed on evidence alone".to_owned(),
@@ -61,12 +77,15 @@ impl Book {
         let place = if step.target.is_empty() { String::new() } else { format!(" on `{}`", step.target) };
         self.line(&format!("### {}. {}{place}", step.ordinal, step.kind));
         self.line(&format!("{} {}", step.description, reversibility(step.reversibility)));
-        for endpoint in [EndpointKind::Exchange, EndpointKind::Windows] {
+        for endpoint in ENDPOINTS {
             let lines: Vec<_> = step.cmdlets.iter().filter(|c| c.endpoint == endpoint).collect();
             if !lines.is_empty() {
                 self.line(shell(endpoint));
             }
-            self.code(lines.iter().map(|c| c.line.as_str()));
+            match endpoint {
+                EndpointKind::Person => self.list(lines.iter().map(|c| c.line.as_str())),
+                _ => self.code(lines.iter().map(|c| c.line.as_str())),
+            }
         }
         self.code(by_hand(step, plan).iter().map(String::as_str));
         if let Some(wait) = after(step, plan) {
@@ -103,7 +122,8 @@ fn head(book: &mut Book, renewal: &Renewal, plan: &Plan) {
 
 fn finding(finding: &Finding) -> String {
     let place = if finding.target.is_empty() { String::new() } else { format!("`{}`: ", finding.target) };
-    format!("- {place}{} (`{}`)", finding.message, finding.code)
+    let fix = finding.fix.as_ref().map_or_else(String::new, |fix| format!(" Put right by `{fix}`."));
+    format!("- {place}{} (`{}`){fix}", finding.message, finding.code)
 }
 
 fn gate_before(plan: &Plan, phase: Phase) -> Option<&PlannedGate> {
@@ -111,16 +131,21 @@ fn gate_before(plan: &Plan, phase: Phase) -> Option<&PlannedGate> {
     plan.gates.iter().find(|planned| planned.gate == gate)
 }
 
-fn title(phase: Phase) -> &'static str {
+fn title(phase: Phase, plan: &Plan) -> &'static str {
     match phase {
         Phase::Preflight => "Look",
         Phase::Generate => "Make the certificate",
         Phase::Distribute => "Bring it to every server",
+        Phase::TrustCloud => "Register its key in Microsoft Entra",
         Phase::Stage => "Stage it",
         Phase::Publish => "Publish it",
         Phase::Restart => "Restart what caches keys, one server of a site at a time",
+        Phase::RefreshHybrid => "Test that the organization and the cloud trust each other",
         Phase::Soak => "Wait and look",
         Phase::ClearPrevious => "Give up the old certificate",
+        Phase::Prune if plan.cloud.is_some() => {
+            "Take the old key out of Microsoft Entra, and the old certificate off the servers"
+        }
         Phase::Prune => "Remove the old certificate from the servers",
         Phase::Close => "Check once more",
         Phase::Undo => "Take back",
@@ -138,6 +163,11 @@ fn reversibility(reversibility: Reversibility) -> &'static str {
 fn shell(endpoint: EndpointKind) -> &'static str {
     match endpoint {
         EndpointKind::Exchange => "In the Exchange Management Shell:",
+        EndpointKind::ExchangeOnline => "In Exchange Online PowerShell:",
+        EndpointKind::Graph => {
+            "To Microsoft Graph, with the whole list of keys (those that are kept as they were read):"
+        }
+        EndpointKind::Person => "By hand, by somebody who may change the application in Microsoft Entra:",
         EndpointKind::Windows => "In Windows PowerShell on the server, as administrator:",
     }
 }
@@ -163,6 +193,14 @@ fn by_hand(step: &PlannedStep, plan: &Plan) -> Vec<String> {
                 |dc: &String| format!("Get-AuthConfig -DomainController {dc} | Format-List *Thumbprint,*EffectiveDate");
             plan.observed.domain_controllers.iter().map(ask).collect()
         }
+        (StepKind::TrustCloud, _) => match plan.cloud.as_ref().map(|cloud| &cloud.how) {
+            Some(How::Automatic { application, .. }) => vec![format!(
+                "(Get-MgApplication -ApplicationId {} -Property KeyCredentials).KeyCredentials | Format-Table KeyId,CustomKeyIdentifier,StartDateTime,EndDateTime",
+                application.object_id
+            )],
+            _ => Vec::new(),
+        },
+        (StepKind::RefreshHybrid, _) => tests(plan),
         (StepKind::Soak | StepKind::Close, _) => {
             let ask = |s: &domain::plan::PlannedServer| {
                 format!("Get-ExchangeCertificate -Server {} | Format-List Subject,Thumbprint,NotAfter", s.fqdn)
@@ -175,9 +213,35 @@ fn by_hand(step: &PlannedStep, plan: &Plan) -> Vec<String> {
     }
 }
 
+/// The tests of trust between the servers and the cloud. The server that runs the session gets the token, so each server runs its own.
+fn tests(plan: &Plan) -> Vec<String> {
+    let (here, there) = match plan.cloud.as_ref().map(|cloud| &cloud.how) {
+        Some(How::Automatic { test_mailbox, cloud_test_mailbox, .. }) => {
+            (test_mailbox.as_deref(), cloud_test_mailbox.as_deref())
+        }
+        _ => (None, None),
+    };
+    let here = here.unwrap_or("<mailbox on the servers>");
+    let there = there.unwrap_or("<mailbox in the cloud>");
+    let test = |server: &domain::plan::PlannedServer| {
+        format!(
+            "# In a session on {}\nTest-OAuthConnectivity -Service EWS -TargetUri https://outlook.office365.com/ews/exchange.asmx -Mailbox {here} -ReloadConfig | Format-List ResultType,Detail",
+            server.fqdn
+        )
+    };
+    let back = format!(
+        "# In Exchange Online PowerShell\nTest-OAuthConnectivity -Service EWS -TargetUri https://<public name of the servers>/ews/exchange.asmx -Mailbox {there} -ReloadConfig | Format-List ResultType,Detail"
+    );
+    plan.servers.iter().map(test).chain([back]).collect()
+}
+
 /// What to wait for when a step is done.
 fn after(step: &PlannedStep, plan: &Plan) -> Option<String> {
     match step.kind {
+        StepKind::TrustCloud => Some(
+            "**Wait until Entra accepts the new key**: what can be read back is not accepted everywhere at once. Nothing is staged before."
+                .to_owned(),
+        ),
         StepKind::Stage if plan.staging_lead_hours > 0 => Some(format!(
             "**Wait {} hours**, until the effective date: every server reads the new certificate in this time. Exchange publishes it by itself at that \
              date; push the date out if nobody has approved by then.",
@@ -202,6 +266,9 @@ fn way_back(book: &mut Book, plan: &Plan) {
         "Before publication: take the staged certificate out of AuthConfig (clear its thumbprint and date), then remove it from the servers. An operator \
          may skip a server that is gone for good.",
     );
+    if plan.cloud.is_some() {
+        book.line("Then, when no server can sign with it any more, take the key of the new certificate out of the application in Microsoft Entra; never the old one.");
+    }
     book.line("After publication and before the old certificate is given up, publish the old one again, then restart as above:");
     book.code([
         format!(

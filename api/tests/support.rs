@@ -170,9 +170,14 @@ impl Service {
 
     /// Plays the preflight of a worker.
     pub(crate) async fn plan(&self, url: &str) -> Plan {
+        self.plan_from(url, snapshot()).await
+    }
+
+    /// Plays the preflight of a worker that has seen this.
+    pub(crate) async fn plan_from(&self, url: &str, snapshot: Snapshot) -> Plan {
         let claimed = self.claim().await;
         assert_eq!(claimed.run.renewal.id, id_of(url));
-        let (snapshot, now) = (snapshot(), Utc::now());
+        let now = Utc::now();
         let plan =
             domain::planning::plan(&organization("contoso"), &claimed.run.renewal.request, &snapshot, now).unwrap();
         self.db
@@ -210,8 +215,13 @@ impl Service {
         let step = self.claim().await;
         let now = Utc::now();
         let thumbprint = thumbprint('B');
-        let outcome =
-            Outcome::Generated { thumbprint, not_before: now, not_after: now + TimeDelta::days(1826), adopted: false };
+        let outcome = Outcome::Generated {
+            thumbprint,
+            not_before: now,
+            not_after: now + TimeDelta::days(1826),
+            adopted: false,
+            certificate: Some("MIIBPUBLIC".to_owned()),
+        };
         self.finish(&step, StepEnd::Done(outcome)).await;
     }
 
@@ -246,7 +256,7 @@ pub(crate) fn thumbprint(digit: char) -> Thumbprint {
 
 pub(crate) fn organization(id: &str) -> Organization {
     let id = OrganizationId::parse(id).unwrap();
-    Organization { name: id.to_string(), id, lab: true, windows: true, policy: Policy::default() }
+    Organization { name: id.to_string(), id, lab: true, windows: true, cloud: None, policy: Policy::default() }
 }
 
 pub(crate) fn snapshot() -> Snapshot {
@@ -257,6 +267,8 @@ pub(crate) fn snapshot() -> Snapshot {
         auth_config: vec![auth_config("dc01"), auth_config("dc02")],
         servers: vec![server("ex01"), server("ex02")],
         hybrid: false,
+        on_premises_hybrid: None,
+        tenant: None,
     }
 }
 

@@ -113,6 +113,7 @@ async fn bring(db: &Db, organization: &str, stage: Stage) -> anyhow::Result<Rene
         name: organization.to_owned(),
         lab: true,
         windows: true,
+        cloud: None,
         policy: policy(stage),
     };
     let snapshot = snapshot(&managed.id, stage.servers(), past)?;
@@ -201,6 +202,7 @@ pub(crate) fn no_op(kind: StepKind, work: Work, now: DateTime<Utc>) -> Outcome {
             not_before: now,
             not_after: now + TimeDelta::days(1826),
             adopted: false,
+            certificate: None,
         },
         StepKind::Distribute => Outcome::Distributed {
             thumbprint: thumbprint('B'),
@@ -282,6 +284,8 @@ fn snapshot(organization: &OrganizationId, servers: usize, now: DateTime<Utc>) -
         auth_config: vec![auth_config],
         servers: (1..=servers).map(server).collect(),
         hybrid: false,
+        on_premises_hybrid: None,
+        tenant: None,
     })
 }
 

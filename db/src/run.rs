@@ -169,7 +169,7 @@ impl Tx {
             if let Some((action, detail)) = told(step, end) {
                 settling.tell(step.renewal_id, action, step_detail(step, detail));
             }
-            if step.kind == StepKind::Distribute {
+            if matches!(step.kind, StepKind::Distribute | StepKind::TrustCloud) {
                 distributed.insert(step.renewal_id);
             }
         }
@@ -180,10 +180,9 @@ impl Tx {
         Ok(held)
     }
 
-    /// With the last server the key has done its work.
+    /// With the last server, and the proof that Entra accepts it, the key has done its work.
     async fn destroy_distributed_key(&mut self, run: &LoadedRun, worker: &str, now: DateTime<Utc>) -> Result<()> {
-        let open = run.steps.iter().any(|step| step.kind == StepKind::Distribute && !step.status.is_over());
-        if !open && self.destroy_sealed_key(run.renewal.id).await? {
+        if !run.as_run().needs_key() && self.destroy_sealed_key(run.renewal.id).await? {
             let detail = json!({ "why": "every server has the key" });
             self.audit(&run.renewal, NewAudit::new(worker, "key.destroyed", detail), now).await?;
         }

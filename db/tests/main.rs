@@ -5,6 +5,7 @@
 mod claims;
 mod disturbed;
 mod finishing;
+mod hybrid;
 mod raising;
 mod records;
 mod runs;

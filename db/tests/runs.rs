@@ -15,6 +15,7 @@ fn generated() -> StepEnd {
         not_before: now(),
         not_after: minutes(1000),
         adopted: false,
+        certificate: None,
     })
 }
 

@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, HashSet};
 use chrono::{DateTime, TimeDelta, TimeZone, Utc};
 use db::{Bounds, Claimed, ClaimedStep, Db, StepEnd, Wanted};
 use domain::{
-    Decision, Gate, Organization, OrganizationId, Outcome, Plan, Policy, Reason, Renewal, RenewalId, Request, Snapshot,
-    State, Thumbprint,
+    CloudSettings, Decision, Gate, Organization, OrganizationId, Outcome, Plan, Policy, Reason, Renewal, RenewalId,
+    Request, Snapshot, State, Tenant, Thumbprint,
+    cloud::{Application, Checked, CloudKey, CloudName},
     gate::Verb,
     snapshot::{AuthConfig, Certificate, Key, Server, Store, Version},
 };
@@ -161,12 +162,20 @@ pub(crate) fn snapshot() -> Snapshot {
             clock_ahead_seconds: None,
         }],
         hybrid: false,
+        on_premises_hybrid: None,
+        tenant: None,
     }
 }
 
 pub(crate) fn plan(request: &Request) -> Plan {
-    let organization =
-        Organization { id: contoso(), name: "Contoso".to_owned(), lab: true, windows: true, policy: Policy::default() };
+    let organization = Organization {
+        id: contoso(),
+        name: "Contoso".to_owned(),
+        lab: true,
+        windows: true,
+        cloud: None,
+        policy: Policy::default(),
+    };
     domain::planning::plan(&organization, request, &snapshot(), now()).unwrap()
 }
 
@@ -237,6 +246,54 @@ pub(crate) async fn approved(db: &Db) -> (Renewal, Plan) {
     (renewal, plan)
 }
 
+/// A hybrid organization, with a tenant or without, whose renewal is approved. Its only server comes after `generate`.
+pub(crate) async fn hybrid_approved(db: &Db, by_hand: bool) -> (Renewal, Plan) {
+    let new = raised(db).await;
+    let step = claim(db, now()).await.unwrap();
+    let settings = CloudSettings {
+        cloud: CloudName::Global,
+        tenant_id: "7c9e6679-7425-40de-944b-e07fc1f90ae7".to_owned(),
+        application_id: None,
+        exchange_online: false,
+        test_mailbox: None,
+        cloud_test_mailbox: None,
+        purge_shared_principal: false,
+    };
+    let key = CloudKey {
+        key_id: "key-of-a".to_owned(),
+        thumbprint: Some(thumbprint('A')),
+        display_name: None,
+        not_before: None,
+        not_after: None,
+    };
+    let application = Application {
+        object_id: "object-1".to_owned(),
+        app_id: "app-1".to_owned(),
+        display_name: "ExchangeServerApp-1".to_owned(),
+        keys: vec![key],
+    };
+    let tenant = Tenant::Read {
+        application: Some(application),
+        shared_principal: None,
+        max_key_lifetime_days: None,
+        exchange_online: Checked::NotChecked { reason: "not configured".to_owned() },
+    };
+    let organization = Organization {
+        id: contoso(),
+        name: "Contoso".to_owned(),
+        lab: true,
+        windows: true,
+        cloud: (!by_hand).then_some(settings),
+        policy: Policy::default(),
+    };
+    let snapshot = Snapshot { hybrid: true, tenant: (!by_hand).then_some(tenant), ..snapshot() };
+    let plan = domain::planning::plan(&organization, &new.request, &snapshot, now()).unwrap();
+    db.write(async |tx| tx.finish_preflight(&step, WORKER, &plan, now()).await).await.unwrap();
+    let yes = decision(new.id, &plan, Verb::Approve);
+    db.write(async |tx| tx.decide(&yes, None, now()).await).await.unwrap();
+    (new, plan)
+}
+
 /// An organization whose servers are all due to get the certificate. Prepared an hour ago, so that nothing else is in the way.
 pub(crate) async fn distributing(db: &Db, organization: &str, servers: usize) -> Renewal {
     let past = minutes(-60);
@@ -249,6 +306,7 @@ pub(crate) async fn distributing(db: &Db, organization: &str, servers: usize) ->
         name: organization.to_owned(),
         lab: true,
         windows: true,
+        cloud: None,
         policy: Policy::default(),
     };
     let plan = domain::planning::plan(&managed, &new.request, &snapshot_of(servers), now()).unwrap();
@@ -256,8 +314,13 @@ pub(crate) async fn distributing(db: &Db, organization: &str, servers: usize) ->
     let yes = decision(new.id, &plan, Verb::Approve);
     db.write(async |tx| tx.decide(&yes, None, past).await).await.unwrap();
     let generate = claim(db, past).await.unwrap();
-    let outcome =
-        Outcome::Generated { thumbprint: thumbprint('B'), not_before: now(), not_after: minutes(1000), adopted: false };
+    let outcome = Outcome::Generated {
+        thumbprint: thumbprint('B'),
+        not_before: now(),
+        not_after: minutes(1000),
+        adopted: false,
+        certificate: None,
+    };
     db.write(async |tx| tx.finish_step(&generate, WORKER, &StepEnd::Done(outcome.clone()), now()).await).await.unwrap();
     new
 }

@@ -109,9 +109,13 @@ async fn approve(db: &Db, id: RenewalId, gate: Gate, at: DateTime<Utc>) {
 fn outcome(kind: StepKind, at: DateTime<Utc>) -> Outcome {
     let domain_controllers = Vec::new();
     match kind {
-        StepKind::Generate => {
-            Outcome::Generated { thumbprint: thumbprint('B'), not_before: at, not_after: at, adopted: false }
-        }
+        StepKind::Generate => Outcome::Generated {
+            thumbprint: thumbprint('B'),
+            not_before: at,
+            not_after: at,
+            adopted: false,
+            certificate: None,
+        },
         StepKind::Distribute => {
             Outcome::Distributed { thumbprint: thumbprint('B'), pfx: None, key: Key::Csp, already_present: true }
         }
@@ -207,9 +211,9 @@ async fn what_only_a_newer_version_knows_is_left_alone_and_is_in_nobodys_way() {
             let new = renewal(&format!("newer-{number}"));
             db.write(async |tx| tx.create_renewal(&new, now()).await).await.unwrap();
         }
-        let unknown = "UPDATE step SET kind = 'trust_cloud';
-            UPDATE step SET phase = 'trust_cloud' WHERE ordinal = 0;
-            UPDATE renewal SET state = '{\"status\":\"waiting\",\"phase\":\"trust_cloud\",\"reason\":{\"waiting_for\":\"moon\"}}'
+        let unknown = "UPDATE step SET kind = 'reach_for_moon';
+            UPDATE step SET phase = 'reach_for_moon' WHERE ordinal = 0;
+            UPDATE renewal SET state = '{\"status\":\"waiting\",\"phase\":\"reach_for_moon\",\"reason\":{\"waiting_for\":\"moon\"}}'
             WHERE organization_id = 'newer-7'";
         run(&database, unknown).await;
         assert!(look(db, now()).await.is_idle(), "nothing that it knows is due");

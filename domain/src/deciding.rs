@@ -14,6 +14,13 @@ impl Run<'_> {
                 "Read the current plan and decide on its digest",
             ));
         }
+        if !plan.has_gate(decision.gate) {
+            return Err(Trouble::new(
+                "no_such_gate",
+                format!("This plan has no {} gate", decision.gate),
+                "Decide on one of the gates that the plan names",
+            ));
+        }
         if decision.verb == Verb::Approve && decision.decided_by == self.renewal.requested_by {
             return Err(Trouble::new(
                 "self_approval",

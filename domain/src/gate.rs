@@ -16,6 +16,8 @@ use crate::{Digest, RenewalId};
 pub enum Gate {
     /// Before anything is changed.
     Execute,
+    /// Before the run goes on with a cloud half that a person has done: only in plans by hand.
+    TrustCloud,
     /// Before the new certificate becomes the current one.
     Publish,
     /// Before the previous certificate is given up: the point of no return.
@@ -23,14 +25,15 @@ pub enum Gate {
 }
 
 impl Gate {
-    /// All gates in the order in which a run meets them.
-    pub const ALL: [Self; 3] = [Self::Execute, Self::Publish, Self::ClearPrevious];
+    /// All gates in the order in which a run meets them; a plan need not have all of them.
+    pub const ALL: [Self; 4] = [Self::Execute, Self::TrustCloud, Self::Publish, Self::ClearPrevious];
 
     /// The word used in JSON, SQL and logs.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Execute => "execute",
+            Self::TrustCloud => "trust_cloud",
             Self::Publish => "publish",
             Self::ClearPrevious => "clear_previous",
         }

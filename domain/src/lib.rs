@@ -3,8 +3,10 @@
 //! Nothing here does I/O, reads a clock or is asynchronous: functions take `now` and data and return data.
 
 pub mod audit;
+pub mod cloud;
 mod deciding;
 pub mod gate;
+pub mod hybrid;
 pub mod ids;
 pub mod organization;
 pub mod place;
@@ -21,7 +23,9 @@ pub mod thumbprint;
 pub mod timeline;
 pub mod trouble;
 
+pub use cloud::{CloudSettings, Tenant};
 pub use gate::{Decision, Gate, Verdict};
+pub use hybrid::HybridObjects;
 pub use ids::{Digest, OrganizationId, RenewalId, StepId};
 pub use organization::{Organization, Policy};
 pub use place::Place;

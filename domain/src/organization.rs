@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{Digest, Gate, OrganizationId, Phase, plan::canonical_json, retry::Exhausted};
+use crate::{CloudSettings, Digest, Gate, OrganizationId, Phase, plan::canonical_json, retry::Exhausted};
 
 /// A configured organization, without its endpoints and credentials: those stay with the worker.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize, ToSchema)]
@@ -17,6 +17,9 @@ pub struct Organization {
     pub lab: bool,
     /// Whether servers' Windows endpoints are configured; without them restarts are left to people and key checks are not made.
     pub windows: bool,
+    /// The tenant of a hybrid organization; without it the cloud half is left to people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cloud: Option<CloudSettings>,
     /// The rules that its renewals obey.
     pub policy: Policy,
 }
@@ -87,6 +90,8 @@ impl Policy {
     pub fn quorum(&self, gate: Gate) -> u32 {
         match gate {
             Gate::Execute => self.execute_quorum,
+            // One person says that they have done it.
+            Gate::TrustCloud => 1,
             Gate::Publish => self.publish_quorum,
             Gate::ClearPrevious => self.clear_previous_quorum,
         }
@@ -96,7 +101,7 @@ impl Policy {
     #[must_use]
     pub fn when_exhausted(&self, phase: Phase) -> Exhausted {
         match phase {
-            Phase::Restart | Phase::Soak => self.after_publish_failure,
+            Phase::Restart | Phase::RefreshHybrid | Phase::Soak => self.after_publish_failure,
             Phase::Prune => self.prune_failure,
             _ => Exhausted::Ask,
         }

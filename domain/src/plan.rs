@@ -4,7 +4,11 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+mod cloud;
+
 use crate::{Digest, Gate, OrganizationId, Phase, Reason, StepKind, Thumbprint, retry::Exhausted, snapshot::Version};
+
+pub use cloud::{Correction, How, PlannedApplication, PlannedCloud, PlannedKey, PlannedPurge, quoted};
 
 /// The format of plans: a plan of another format cannot be carried out by this version.
 pub const FORMAT: &str = "rekey.plan/1";
@@ -43,6 +47,9 @@ pub struct Plan {
     pub not_before: Option<DateTime<Utc>>,
     /// The servers that take part.
     pub servers: Vec<PlannedServer>,
+    /// The cloud half; absent when the organization is not a hybrid one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cloud: Option<PlannedCloud>,
     /// The gates with the approvals that they need.
     pub gates: Vec<PlannedGate>,
     /// What is done, in order.
@@ -190,12 +197,18 @@ pub struct PlannedCmdlet {
     pub line: String,
 }
 
-/// Which PowerShell endpoint a cmdlet runs on.
+/// Where a cmdlet or request goes.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum EndpointKind {
     /// `…/PowerShell/`, configuration Microsoft.Exchange.
     Exchange,
+    /// Exchange Online.
+    ExchangeOnline,
+    /// Microsoft Graph.
+    Graph,
+    /// Nowhere by itself: a person does it.
+    Person,
     /// `…:5986/wsman`, configuration Microsoft.PowerShell.
     Windows,
 }
@@ -224,6 +237,10 @@ pub struct Finding {
     /// What was found, and what it means for the run.
     #[schema(example = "The server did not answer. Publication waits until it has the certificate.")]
     pub message: String,
+    /// The cmdlet that puts it right, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "Set-AuthServer -Identity 'EvoSts' -Enabled $true")]
+    pub fix: Option<String>,
 }
 
 impl Plan {
@@ -245,11 +262,22 @@ impl Plan {
         self.gates.iter().find(|g| g.gate == gate).map_or(1, |g| g.quorum)
     }
 
-    /// The gate that stands in front of a phase. In an emergency `publish` is decided before staging: a date that has come already lets Exchange
+    /// Whether the plan has a gate.
+    #[must_use]
+    pub fn has_gate(&self, gate: Gate) -> bool {
+        self.gates.iter().any(|g| g.gate == gate)
+    }
+
+    /// The gates of this plan in the order in which a run meets them.
+    pub fn gates_in_order(&self) -> impl Iterator<Item = Gate> {
+        Gate::ALL.into_iter().filter(|gate| self.has_gate(*gate))
+    }
+
+    /// The gate of this plan that stands in front of a phase. In an emergency `publish` is decided before staging: a date that has come already lets Exchange
     /// publish by itself at any moment.
     #[must_use]
     pub fn gate_before(&self, phase: Phase) -> Option<Gate> {
-        Gate::ALL.into_iter().find(|gate| self.opened_by(*gate) == phase)
+        self.gates_in_order().find(|gate| self.opened_by(*gate) == phase)
     }
 
     /// The phase that a gate opens.
@@ -257,6 +285,7 @@ impl Plan {
     pub fn opened_by(&self, gate: Gate) -> Phase {
         match gate {
             Gate::Execute => Phase::Generate,
+            Gate::TrustCloud => Phase::TrustCloud,
             Gate::Publish if self.emergency => Phase::Stage,
             Gate::Publish => Phase::Publish,
             Gate::ClearPrevious => Phase::ClearPrevious,

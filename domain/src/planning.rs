@@ -1,12 +1,14 @@
 //! From what discovery saw to a plan, or to a refusal that says why and what to do.
 
+pub(crate) mod hybrid;
+
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::{
     Gate, Organization, Phase, Plan, Request, Snapshot, StepKind, Thumbprint, Trouble,
     plan::{
-        CertificateSource, EndpointKind, FORMAT, Finding, Observed, PfxAlgorithm, PlannedCmdlet, PlannedGate,
-        PlannedServer, PlannedStep, Reversibility,
+        CertificateSource, EndpointKind, FORMAT, Finding, Observed, PfxAlgorithm, PlannedCloud, PlannedCmdlet,
+        PlannedGate, PlannedServer, PlannedStep, Reversibility,
     },
     retry::Exhausted,
     snapshot::{AuthConfig, Certificate, Key, Server, Store},
@@ -19,6 +21,10 @@ pub const APP_POOLS: [&str; 2] = ["MSExchangeOWAAppPool", "MSExchangeECPAppPool"
 
 /// What plans say of a step that a person may skip.
 pub const SKIPPABLE: &str = "An operator may skip this when the server is gone for good.";
+
+/// What plans say of a key in the cloud that a person may leave where it is.
+pub const SKIPPABLE_KEY: &str =
+    "An operator may skip this: the old key stays registered then, and whoever has its private key can use it.";
 
 /// Kerberos and `Set-AuthConfig` bear five minutes (domain.md 6.4).
 const CLOCK_TOLERANCE_SECONDS: i64 = 300;
@@ -35,37 +41,47 @@ pub fn plan(
 ) -> Result<Plan, Trouble> {
     let auth_config = agreed(snapshot)?;
     let participants: Vec<&Server> = snapshot.participants().collect();
-    refuse_impossible(request, snapshot, &participants)?;
+    refuse_impossible(request, &participants)?;
     let current = newest_copy(&participants, auth_config.current.as_ref());
     let emergency = request.reason.is_emergency() || current.is_none_or(|c| c.not_after <= now);
     let policy = &organization.policy;
+    let observed = Observed {
+        current: auth_config.current.clone(),
+        current_not_after: current.map(|c| c.not_after),
+        previous: auth_config.previous.clone(),
+        next: auth_config.next.clone(),
+        domain_controllers: snapshot.auth_config.iter().map(|a| a.domain_controller.clone()).collect(),
+    };
+    let certificate = source(organization, &participants, auth_config, now);
+    let staged = newest_copy(&participants, auth_config.next.as_ref());
+    let hybrid = hybrid::seen(organization, snapshot);
+    let cloud = hybrid.as_ref().map(|seen| seen.planned(&observed, &certificate, staged)).transpose()?;
     let mut plan = Plan {
         format: FORMAT.to_owned(),
         organization: organization.id.clone(),
         reason: request.reason,
         emergency,
-        certificate: source(organization, &participants, auth_config, now),
-        observed: Observed {
-            current: auth_config.current.clone(),
-            current_not_after: current.map(|c| c.not_after),
-            previous: auth_config.previous.clone(),
-            next: auth_config.next.clone(),
-            domain_controllers: snapshot.auth_config.iter().map(|a| a.domain_controller.clone()).collect(),
-        },
+        certificate,
+        observed,
         staging_lead_hours: if emergency { 0 } else { policy.staging_lead_hours },
         soak_hours: policy.soak_hours,
         soak_check_minutes: policy.soak_check_minutes,
         approval_hours: policy.approval_hours,
         not_before: request.not_before,
         servers: participants.iter().map(|s| planned_server(s, request)).collect(),
-        gates: gates(organization),
+        gates: gates(organization, cloud.as_ref().is_some_and(PlannedCloud::is_by_hand)),
+        cloud,
         steps: Vec::new(),
         findings: Vec::new(),
         policy: policy.digest(),
     };
     plan.findings = findings(&plan, organization, &participants, auth_config, now);
+    let of_the_cloud = hybrid.map_or_else(Vec::new, |seen| seen.findings(&plan, now));
+    plan.findings.extend(of_the_cloud);
     plan.steps = steps(&plan, organization);
-    for step in &mut plan.steps {
+    // Which key somebody may sign in with is never decided by failures.
+    let asks = |step: &PlannedStep| matches!(step.kind, StepKind::PruneCloud | StepKind::PurgeSharedPrincipal);
+    for step in plan.steps.iter_mut().filter(|step| !asks(step)) {
         step.when_exhausted = policy.when_exhausted(step.phase);
     }
     Ok(plan)
@@ -88,7 +104,7 @@ fn agreed(snapshot: &Snapshot) -> Result<&AuthConfig, Trouble> {
     })
 }
 
-fn refuse_impossible(request: &Request, snapshot: &Snapshot, participants: &[&Server]) -> Result<(), Trouble> {
+fn refuse_impossible(request: &Request, participants: &[&Server]) -> Result<(), Trouble> {
     if participants.is_empty() {
         return Err(Trouble::new(
             "no_servers",
@@ -110,13 +126,6 @@ fn refuse_impossible(request: &Request, snapshot: &Snapshot, participants: &[&Se
             "no_server_reachable",
             "No server's certificate store answered",
             "Check the network and the account, then raise it again",
-        ));
-    }
-    if snapshot.hybrid {
-        return Err(Trouble::new(
-            "hybrid_not_supported",
-            "This is a hybrid organization: the new key must be registered in Microsoft Entra before publication, which this version cannot do yet",
-            "Renew by hand with the cloud side included, or wait for the version that does both halves",
         ));
     }
     Ok(())
@@ -162,17 +171,20 @@ fn planned_server(server: &Server, request: &Request) -> PlannedServer {
     }
 }
 
-fn gates(organization: &Organization) -> Vec<PlannedGate> {
+fn gates(organization: &Organization, by_hand: bool) -> Vec<PlannedGate> {
     let meaning = |gate| match gate {
         Gate::Execute => {
             "The run begins: a certificate is made and brought to every server. Nothing signs with it yet."
+        }
+        Gate::TrustCloud => {
+            "A person has registered the public key of the new certificate in Microsoft Entra, beside the old one, and says so with an approval. Without it Entra would refuse what is signed after the publication."
         }
         Gate::Publish => "The new certificate becomes the one that Exchange signs with. The old one stays valid.",
         Gate::ClearPrevious => "The old certificate is given up. This cannot be taken back.",
     };
     let planned =
         |gate| PlannedGate { gate, quorum: organization.policy.quorum(gate), meaning: meaning(gate).to_owned() };
-    Gate::ALL.into_iter().map(planned).collect()
+    Gate::ALL.into_iter().filter(|gate| by_hand || *gate != Gate::TrustCloud).map(planned).collect()
 }
 
 fn findings(
@@ -183,8 +195,9 @@ fn findings(
     now: DateTime<Utc>,
 ) -> Vec<Finding> {
     let mut found: Vec<Finding> = participants.iter().flat_map(|s| server_findings(s, auth_config)).collect();
-    let mut about =
-        |code: &str, message: String| found.push(Finding { code: code.to_owned(), target: String::new(), message });
+    let mut about = |code: &str, message: String| {
+        found.push(Finding { code: code.to_owned(), target: String::new(), message, fix: None })
+    };
     match plan.observed.current_not_after {
         Some(not_after) if not_after <= now => about(
             "current_expired",
@@ -217,7 +230,7 @@ fn findings(
 fn server_findings(server: &Server, auth_config: &AuthConfig) -> Vec<Finding> {
     let mut found = Vec::new();
     let mut about = |code: &str, message: String| {
-        found.push(Finding { code: code.to_owned(), target: server.fqdn.clone(), message })
+        found.push(Finding { code: code.to_owned(), target: server.fqdn.clone(), message, fix: None })
     };
     if server.clock_ahead_seconds.is_some_and(|seconds| seconds.abs() > CLOCK_TOLERANCE_SECONDS) {
         about("clock_skew", "The server's clock is more than five minutes off: Kerberos and effective dates suffer. Correct it before the run.".to_owned());
@@ -247,6 +260,8 @@ fn server_findings(server: &Server, auth_config: &AuthConfig) -> Vec<Finding> {
 fn steps(plan: &Plan, organization: &Organization) -> Vec<PlannedStep> {
     let mut steps: Vec<PlannedStep> = Vec::new();
     for phase in Phase::RUN.into_iter().filter(|p| *p != Phase::Preflight) {
+        // Keys leave the cloud before the certificates leave the servers.
+        steps.extend(hybrid::steps(plan, organization, phase));
         steps.extend(phase_steps(plan, organization, phase));
     }
     for (ordinal, step) in (1..).zip(&mut steps) {
@@ -291,7 +306,9 @@ fn phase_steps(plan: &Plan, organization: &Organization, phase: Phase) -> Vec<Pl
         Phase::Close => {
             one(StepKind::Close, "Check everything once more and close the record.", Vec::new(), Reversibility::Free)
         }
-        Phase::Preflight | Phase::Restart | Phase::Prune | Phase::Undo => Vec::new(),
+        Phase::Preflight | Phase::TrustCloud | Phase::Restart | Phase::RefreshHybrid | Phase::Prune | Phase::Undo => {
+            Vec::new()
+        }
     }
 }
 
@@ -380,13 +397,18 @@ fn stage_line(plan: &Plan, dc: &str) -> Vec<String> {
         0 => "<now>".to_owned(),
         hours => format!("<now + {hours} h>"),
     };
-    let thumbprint = match &plan.certificate {
-        CertificateSource::Adopt { thumbprint, .. } => thumbprint.to_string(),
-        CertificateSource::Generate { .. } => "<new thumbprint>".to_owned(),
-    };
+    let thumbprint = source_thumbprint(plan);
     vec![format!(
         "Set-AuthConfig -NewCertificateThumbprint {thumbprint} -NewCertificateEffectiveDate {date} -Force -DomainController {dc}"
     )]
+}
+
+/// The new certificate, as far as it is known.
+fn source_thumbprint(plan: &Plan) -> &str {
+    match &plan.certificate {
+        CertificateSource::Adopt { thumbprint, .. } => thumbprint.as_str(),
+        CertificateSource::Generate { .. } => "<new thumbprint>",
+    }
 }
 
 fn restart(server: &PlannedServer) -> PlannedStep {

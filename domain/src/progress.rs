@@ -76,6 +76,8 @@ pub struct Facts {
     pub effective_at: Option<DateTime<Utc>>,
     /// When Exchange publishes it by itself: the effective date, or what it was pushed out to.
     pub exchange_publishes_at: Option<DateTime<Utc>>,
+    /// Whether Entra holds its key beside the old one, as the run has proven or a person says.
+    pub trusted_cloud: bool,
     /// When it became current.
     pub published_at: Option<DateTime<Utc>>,
 }
@@ -91,6 +93,7 @@ impl Facts {
                     facts.thumbprint = Some(thumbprint.clone());
                     facts.not_after = Some(*not_after);
                 }
+                Outcome::TrustedCloud { .. } => facts.trusted_cloud = true,
                 Outcome::Staged { effective_at, .. } => {
                     facts.effective_at = Some(*effective_at);
                     facts.exchange_publishes_at = Some(*effective_at);
@@ -186,8 +189,7 @@ impl Run<'_> {
         if matches!(phase, Phase::Preflight | Phase::Undo) {
             return None;
         }
-        Gate::ALL
-            .into_iter()
+        plan.gates_in_order()
             .filter(|gate| plan.opened_by(*gate) <= phase)
             .find(|gate| !matches!(self.verdict(plan, *gate), Verdict::Approved { .. }))
     }
@@ -199,8 +201,22 @@ impl Run<'_> {
         (!ready.is_empty()).then_some(Advance { event: None, ready })
     }
 
+    /// Whether a step that has still to come needs the private key of the new certificate: to bring it to a server, or to prove that Entra accepts it.
+    #[must_use]
+    pub fn needs_key(&self) -> bool {
+        let proves = self.plan.and_then(|plan| plan.cloud.as_ref()).is_some_and(|cloud| !cloud.is_by_hand());
+        let needs = |kind| kind == StepKind::Distribute || (kind == StepKind::TrustCloud && proves);
+        self.steps.iter().any(|step| needs(step.kind) && !step.status.is_over())
+    }
+
+    /// Whether Entra does not hold the new key, although others must be able to check with it what is signed after the publication.
+    fn lacks_cloud_trust(&self, plan: &Plan) -> bool {
+        plan.cloud.is_some() && !Facts::of(self.steps).trusted_cloud
+    }
+
     fn advance_gate(&self, plan: &Plan, gate: Gate, since: DateTime<Utc>, now: DateTime<Utc>) -> Option<Advance> {
         match self.verdict(plan, gate) {
+            Verdict::Approved { .. } if gate == Gate::Publish && self.lacks_cloud_trust(plan) => None,
             Verdict::Approved { .. } => Some(self.pass(plan, gate, now)),
             Verdict::Rejected { by, reason } if gate == Gate::Execute => Some(Event::Rejected { by, reason }.into()),
             Verdict::Open { .. } if gate == Gate::Execute && since + approval_lifetime(plan) <= now => {
@@ -241,6 +257,9 @@ impl Run<'_> {
             return Some(Advance { event: Some(Event::GateReached { gate, digest: self.digest(plan) }), ready });
         }
         let steps: Vec<&Step> = self.steps.iter().filter(|s| s.phase == phase).collect();
+        if matches!(phase, Phase::Stage | Phase::Publish) && self.lacks_cloud_trust(plan) {
+            return self.told(Event::PhaseWaits { phase, reason: cloud_trust_missing() }, now).map(Advance::from);
+        }
         if steps.iter().all(|s| s.status.is_over() || is_tolerated(plan, s)) {
             return Some(self.leave(plan, phase, now));
         }
@@ -258,7 +277,7 @@ impl Run<'_> {
 
     /// What comes after a phase all of whose steps are over.
     fn leave(&self, plan: &Plan, phase: Phase, now: DateTime<Utc>) -> Advance {
-        let Some(next) = phase.next() else {
+        let Some(next) = self.following(phase) else {
             return if phase == Phase::Undo {
                 Event::Undone { to: self.undo_end() }.into()
             } else {
@@ -274,6 +293,12 @@ impl Run<'_> {
             return soak_from(plan, now).into();
         }
         Event::PhaseBegan { phase: next }.into()
+    }
+
+    /// The phase after this one. What only hybrid organizations do is not even mentioned where there is nothing of it to do.
+    fn following(&self, phase: Phase) -> Option<Phase> {
+        let has_steps = |phase: Phase| self.steps.iter().any(|step| step.phase == phase);
+        std::iter::successors(phase.next(), |next| next.next()).find(|next| !next.is_hybrid() || has_steps(*next))
     }
 
     fn guarded_publication(&self, now: DateTime<Utc>, status: StepStatus) -> Vec<(StepId, DateTime<Utc>)> {
@@ -320,9 +345,24 @@ impl Run<'_> {
                 _ => Event::PhaseBegan { phase },
             },
         };
+        self.told(event, now)
+    }
+
+    /// The event, if the renewal's state does not tell it already.
+    fn told(&self, event: Event, now: DateTime<Utc>) -> Option<Event> {
         let next = self.renewal.state.clone().apply(event.clone(), now).ok()?;
         (next != self.renewal.state).then_some(event)
     }
+}
+
+/// Cannot come about by the order of a run; a database that was changed by hand is no reason to publish.
+fn cloud_trust_missing() -> Wait {
+    let trouble = Trouble::new(
+        "cloud_trust_missing",
+        "Nothing shows that Entra holds the new key: tokens signed with it would be refused",
+        "Cancel, and raise a new renewal",
+    );
+    Wait::Attention { target: String::new(), trouble }
 }
 
 impl From<Event> for Advance {
@@ -371,7 +411,9 @@ pub fn cancel_path(steps: &[Step]) -> Result<Vec<(StepKind, &str, &str)>, Troubl
         .iter()
         .filter(begun(StepKind::Distribute))
         .map(|s| (StepKind::RemoveCertificate, s.target.as_str(), s.site.as_str()));
-    Ok(staged.into_iter().chain(imported).collect())
+    // Last, when no server can sign with it any more.
+    let trusted = steps.iter().any(|s| begun(StepKind::TrustCloud)(&s)).then_some((StepKind::RemoveCloudKey, "", ""));
+    Ok(staged.into_iter().chain(imported).chain(trusted).collect())
 }
 
 /// The undo steps that `rollback` needs, or why it is not possible.

@@ -8,8 +8,7 @@ use crate::{Digest, Gate, OrganizationId, RenewalId, Request, Trouble};
 
 /// A stage of a run. Order of variants is the order of a run.
 ///
-/// The cloud phases of a hybrid organization belong between these: `trust_cloud` after `distribute`, `refresh_hybrid` after `restart`. To add
-/// one: a variant here, its place in [`Phase::next`], a [`crate::StepKind`], its planned steps in `planning`, its file in the worker.
+/// To add one: a variant here, its place in [`Phase::next`], a [`crate::StepKind`], its planned steps in `planning`, its file in the worker.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, ToSchema, sqlx::Type)]
 #[serde(rename_all = "snake_case")]
 #[sqlx(type_name = "text", rename_all = "snake_case")]
@@ -20,12 +19,16 @@ pub enum Phase {
     Generate,
     /// Bring it to every server.
     Distribute,
+    /// Register its key in Entra, beside the old one: before anything can sign with it. Only in hybrid organizations.
+    TrustCloud,
     /// Announce it in `AuthConfig` with an effective date.
     Stage,
     /// Make it the current one.
     Publish,
     /// Restart what caches keys.
     Restart,
+    /// Correct what joins the organization to the cloud, and test that each trusts the other. Only in hybrid organizations.
+    RefreshHybrid,
     /// Wait with evidence.
     Soak,
     /// Give up the previous one.
@@ -40,18 +43,26 @@ pub enum Phase {
 
 impl Phase {
     /// The phases of a run in order, without the undo path.
-    pub const RUN: [Self; 10] = [
+    pub const RUN: [Self; 12] = [
         Self::Preflight,
         Self::Generate,
         Self::Distribute,
+        Self::TrustCloud,
         Self::Stage,
         Self::Publish,
         Self::Restart,
+        Self::RefreshHybrid,
         Self::Soak,
         Self::ClearPrevious,
         Self::Prune,
         Self::Close,
     ];
+
+    /// Whether only hybrid organizations have steps in it.
+    #[must_use]
+    pub fn is_hybrid(self) -> bool {
+        matches!(self, Self::TrustCloud | Self::RefreshHybrid)
+    }
 
     /// The phase after this one; none after the last and after the undo path.
     #[must_use]
@@ -67,9 +78,11 @@ impl Phase {
             Self::Preflight => "preflight",
             Self::Generate => "generate",
             Self::Distribute => "distribute",
+            Self::TrustCloud => "trust_cloud",
             Self::Stage => "stage",
             Self::Publish => "publish",
             Self::Restart => "restart",
+            Self::RefreshHybrid => "refresh_hybrid",
             Self::Soak => "soak",
             Self::ClearPrevious => "clear_previous",
             Self::Prune => "prune",

@@ -49,6 +49,16 @@ pub enum Next {
     Exhausted,
 }
 
+/// Troubles of a tenant that pass by themselves, be it after hours.
+const PASSING: [&str; 5] =
+    ["cloud_key_not_accepted", "cloud_key_not_visible", "cloud_throttled", "cloud_unavailable", "cloud_unreachable"];
+
+/// Whether a trouble of a tenant passes by itself.
+#[must_use]
+pub fn passes_by_itself(trouble: &Trouble) -> bool {
+    PASSING.contains(&trouble.code.as_str())
+}
+
 impl StepKind {
     /// How a step of this kind is tried again.
     #[must_use]
@@ -62,6 +72,13 @@ impl StepKind {
             Self::Soak => RetryPolicy { longest: TimeDelta::minutes(5), limit: 16, limit_refused: 4, ..usual },
             // A service that is slow to come up.
             Self::Restart => RetryPolicy { limit_refused: 4, ..usual },
+            // What Graph has stored is accepted everywhere within minutes, rarely within hours (cloud.md 2.4); nothing depends on being quick.
+            Self::TrustCloud | Self::RefreshHybrid => {
+                RetryPolicy { longest: TimeDelta::minutes(2), limit: 40, limit_refused: 4, ..usual }
+            }
+            Self::PruneCloud | Self::PurgeSharedPrincipal | Self::RemoveCloudKey => {
+                RetryPolicy { longest: TimeDelta::minutes(5), limit: 16, limit_refused: 4, ..usual }
+            }
             _ => usual,
         }
     }
@@ -74,6 +91,8 @@ impl RetryPolicy {
     pub fn next(self, failures: i32, trouble: &Trouble, spread: f64) -> Next {
         let limit = match trouble.code.as_str() {
             SERVER_UNREACHABLE => i32::MAX,
+            // A tenant passes its troubles by itself, and nothing is announced before it has (cloud.md 2.4).
+            _ if passes_by_itself(trouble) => i32::MAX,
             "cmdlet_failed" | "no_effect" => self.limit_refused,
             _ => self.limit,
         };
@@ -111,5 +130,15 @@ mod tests {
         let longest = Next::After(TimeDelta::seconds(60));
         assert_eq!(policy.next(i32::MAX - 1, &trouble(SERVER_UNREACHABLE), 0.0), longest);
         assert_eq!(policy.next(2, &trouble("cmdlet_failed"), 0.0), Next::Exhausted);
+    }
+
+    #[test]
+    fn a_tenant_that_does_not_accept_the_key_yet_is_waited_for() {
+        let policy = StepKind::TrustCloud.retry();
+        let longest = Next::After(TimeDelta::minutes(2));
+        for code in PASSING {
+            assert_eq!(policy.next(1_000, &trouble(code), 0.0), longest, "{code}");
+        }
+        assert_eq!(policy.next(40, &trouble("cloud_conflict"), 0.0), Next::Exhausted);
     }
 }

@@ -33,11 +33,18 @@ impl<'a> Run<'a> {
     #[must_use]
     pub fn skipped_by(&self, step: &Step, by: &str, reason: &str) -> Outcome {
         let left = match step.kind {
-            StepKind::Prune => self.plan.and_then(|plan| plan.observed.current.clone()),
+            StepKind::Prune | StepKind::PruneCloud => self.plan.and_then(|plan| plan.observed.current.clone()),
+            StepKind::PurgeSharedPrincipal => None,
             _ => Facts::of(self.steps).thumbprint,
         };
-        let what = left.map_or_else(|| "A certificate".to_owned(), |thumbprint| format!("Certificate {thumbprint}"));
-        let reason = format!("{}. {what} was left on {}", reason.trim_end_matches('.'), step.target);
+        let nameless = if step.kind == StepKind::PurgeSharedPrincipal { "What was planned" } else { "A certificate" };
+        let what = left.map_or_else(|| nameless.to_owned(), |thumbprint| format!("Certificate {thumbprint}"));
+        let place = match step.kind {
+            StepKind::PruneCloud | StepKind::RemoveCloudKey => "registered in the dedicated application",
+            StepKind::PurgeSharedPrincipal => "registered in the shared principal",
+            _ => &format!("on {}", step.target),
+        };
+        let reason = format!("{}. {what} was left {place}", reason.trim_end_matches('.'));
         Outcome::NotDone { reason, by: Some(by.to_owned()) }
     }
 }
@@ -66,6 +73,14 @@ fn not_skippable(step: &Step) -> Trouble {
             "a server without the new certificate cannot check what the others sign with it",
             "Repair the server, then retry. If it is gone for good, cancel and raise a renewal that names it in allow_absent",
         ),
+        StepKind::TrustCloud => (
+            "tokens that are signed with the new certificate would be refused by Entra",
+            "Repair it, then retry; or cancel",
+        ),
+        StepKind::RefreshHybrid => (
+            "it is the proof that the organization and the cloud trust each other",
+            "Repair what the check found, then retry; or roll back",
+        ),
         StepKind::Restart => (
             "processes that keep old keys in memory sign and check differently from all others",
             "Restart them by hand, then retry; or roll back",
@@ -84,7 +99,11 @@ fn not_skippable(step: &Step) -> Trouble {
             "it decides which certificate servers sign with and accept",
             "Repair it, then retry; until the old certificate is given up, rollback is possible",
         ),
-        StepKind::Prune | StepKind::RemoveCertificate => ("of an error in rekey", "Report it"),
+        StepKind::Prune
+        | StepKind::PruneCloud
+        | StepKind::PurgeSharedPrincipal
+        | StepKind::RemoveCertificate
+        | StepKind::RemoveCloudKey => ("of an error in rekey", "Report it"),
     };
     let place = if step.target.is_empty() { String::new() } else { format!(" on {}", step.target) };
     let message = format!("Step {} ({}{place}) cannot be skipped: {why}", step.ordinal, step.kind);

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{OrganizationId, Thumbprint, Trouble};
+use crate::{HybridObjects, OrganizationId, Tenant, Thumbprint, Trouble};
 
 /// The observed state of an organization. Order of lists is by name, so that equal states compare equal.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize, ToSchema)]
@@ -22,6 +22,12 @@ pub struct Snapshot {
     pub servers: Vec<Server>,
     /// Whether `Get-HybridConfiguration` returned an object.
     pub hybrid: bool,
+    /// What joins a hybrid organization to the cloud; absent when it is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_premises_hybrid: Option<HybridObjects>,
+    /// The tenant of a hybrid organization; absent when no credentials for it are configured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<Tenant>,
 }
 
 /// `AuthConfig` on one domain controller.

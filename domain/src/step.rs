@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 
 use crate::{Digest, Phase, RenewalId, StepId, Thumbprint, Trouble};
 
-/// What a step does. The forward kinds carry the name of their phase; the last three undo.
+/// What a step does. The forward kinds carry the name of their phase; the last four undo.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize, ToSchema, sqlx::Type)]
 #[serde(rename_all = "snake_case")]
 #[sqlx(type_name = "text", rename_all = "snake_case")]
@@ -17,16 +17,24 @@ pub enum StepKind {
     Generate,
     /// Import the PFX on one server.
     Distribute,
+    /// Register the new key in the dedicated application beside the old one, and see that it is accepted; or take down that a person has done it.
+    TrustCloud,
     /// `Set-AuthConfig -NewCertificateThumbprint -NewCertificateEffectiveDate`.
     Stage,
     /// `Set-AuthConfig -PublishCertificate`; before its gate is passed it guards the effective date.
     Publish,
     /// Restart the service and application pools of one server.
     Restart,
+    /// Correct the hybrid objects and test trust in both directions.
+    RefreshHybrid,
     /// Wait with evidence.
     Soak,
     /// `Set-AuthConfig -ClearPreviousCertificate`.
     ClearPrevious,
+    /// Take the old key out of the dedicated application.
+    PruneCloud,
+    /// Take the keys out of the shared principal of Exchange Online.
+    PurgeSharedPrincipal,
     /// Remove the old certificate from one server.
     Prune,
     /// Final health check and evidence.
@@ -37,6 +45,8 @@ pub enum StepKind {
     ClearNext,
     /// Undo of distribute: remove the new certificate from one server.
     RemoveCertificate,
+    /// Undo of `trust_cloud`: take the new key out of the dedicated application, last, when no server can sign with it any more.
+    RemoveCloudKey,
 }
 
 impl StepKind {
@@ -47,24 +57,36 @@ impl StepKind {
             Self::Preflight => "preflight",
             Self::Generate => "generate",
             Self::Distribute => "distribute",
+            Self::TrustCloud => "trust_cloud",
             Self::Stage => "stage",
             Self::Publish => "publish",
             Self::Restart => "restart",
+            Self::RefreshHybrid => "refresh_hybrid",
             Self::Soak => "soak",
             Self::ClearPrevious => "clear_previous",
+            Self::PruneCloud => "prune_cloud",
+            Self::PurgeSharedPrincipal => "purge_shared_principal",
             Self::Prune => "prune",
             Self::Close => "close",
             Self::RestorePrevious => "restore_previous",
             Self::ClearNext => "clear_next",
             Self::RemoveCertificate => "remove_certificate",
+            Self::RemoveCloudKey => "remove_cloud_key",
         }
     }
 
-    /// Whether a person may skip a step of this kind. Only what nothing else depends on: a certificate that stays where nobody uses it. Plans say so
+    /// Whether a person may skip a step of this kind. Only what nothing else depends on: a certificate or key that stays where nobody uses it. Plans say so
     /// in words, so that it is approved with them.
     #[must_use]
     pub fn may_be_skipped(self) -> bool {
-        matches!(self, Self::Prune | Self::RemoveCertificate)
+        matches!(
+            self,
+            Self::Prune
+                | Self::PruneCloud
+                | Self::PurgeSharedPrincipal
+                | Self::RemoveCertificate
+                | Self::RemoveCloudKey
+        )
     }
 }
 
@@ -165,6 +187,10 @@ pub enum Outcome {
         not_after: DateTime<Utc>,
         /// Whether it was staged by somebody else before and taken over.
         adopted: bool,
+        /// The certificate, which is public: DER in base64.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schema(example = "MIIDXTCCAkWgAwIBAgIQ…")]
+        certificate: Option<String>,
     },
     /// The certificate is on the server.
     Distributed {
@@ -178,6 +204,26 @@ pub enum Outcome {
         key: crate::snapshot::Key,
         /// Whether it was there before this attempt.
         already_present: bool,
+    },
+    /// Entra holds the new key beside the old one.
+    TrustedCloud {
+        /// The entry of the new key; absent when a person has made it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schema(example = "1a2b3c4d-5e6f-4a7b-8c9d-0e1f2a3b4c5d")]
+        key_id: Option<String>,
+        /// The new certificate.
+        thumbprint: Thumbprint,
+        /// The entries that were there and were left as they are.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        #[schema(example = json!(["6ba7b810-9dad-41d1-80b4-00c04fd430c8"]))]
+        kept: Vec<String>,
+        /// How it was proven by use; absent when it could not be.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        accepted: Option<Acceptance>,
+        /// The person who says that they have registered it; absent when the run has.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schema(example = "carol@contoso.example")]
+        confirmed_by: Option<String>,
     },
     /// The certificate is staged on every domain controller.
     Staged {
@@ -207,6 +253,15 @@ pub enum Outcome {
         /// The processes with their start times.
         processes: Vec<Process>,
     },
+    /// The organization and the cloud trust each other with the new certificate.
+    RefreshedHybrid {
+        /// What was corrected, as cmdlets.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        #[schema(example = json!([]))]
+        corrected: Vec<String>,
+        /// What was tested.
+        evidence: Vec<Evidence>,
+    },
     /// Every check was green for the whole soak time.
     Soaked {
         /// How often the evidence was collected.
@@ -218,6 +273,20 @@ pub enum Outcome {
     ClearedPrevious {
         /// The domain controllers that showed it.
         domain_controllers: Vec<String>,
+    },
+    /// Keys are out of the dedicated application.
+    PrunedCloud {
+        /// The entries that were taken out.
+        #[schema(example = json!(["6ba7b810-9dad-41d1-80b4-00c04fd430c8"]))]
+        removed: Vec<String>,
+        /// Whether they were gone before this attempt.
+        already_gone: bool,
+    },
+    /// Keys are out of the shared principal of Exchange Online.
+    PurgedSharedPrincipal {
+        /// The entries that were taken out.
+        #[schema(example = json!([]))]
+        removed: Vec<String>,
     },
     /// A certificate is off a server.
     Removed {
@@ -253,6 +322,17 @@ impl Outcome {
     pub fn not_done(reason: impl Into<String>) -> Self {
         Self::NotDone { reason: reason.into(), by: None }
     }
+}
+
+/// How it was proven that Entra accepts a key: a key that can be read back is not accepted everywhere yet.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize, ToSchema)]
+pub struct Acceptance {
+    /// When it was accepted.
+    #[schema(example = "2026-12-01T20:05:00Z")]
+    pub at: DateTime<Utc>,
+    /// What was tried.
+    #[schema(example = "A token was issued for an assertion that the new key has signed")]
+    pub detail: String,
 }
 
 /// Who made the new certificate the current one.

@@ -16,11 +16,13 @@ use worker::{
     Managed, Pace,
     connectors::{
         Account, Credentials, Endpoints, Identity, Kerberos, MAX_ENVELOPE_SIZE, MAX_SESSIONS, Pin, Proof, Sessions,
-        Trust, WindowsLogon, WindowsProtocol, split_username,
+        Trust, WindowsLogon, WindowsProtocol, cloud::Way, split_username,
     },
 };
 
 use crate::secrets::Reference;
+
+mod cloud;
 
 /// What `rekey config --help` prints: every key.
 pub(crate) const KEYS: &str = "\
@@ -77,6 +79,26 @@ environment variable, \"file:PATH\" a file; relative paths start at the folder o
   [organization.connect_to]       optional: where an address is really found (tunnels, labs)
   \"ex01.contoso.example:443\" = \"127.0.0.1:8443\"
 
+  [organization.cloud]            optional, for a hybrid organization: without it a person does the cloud half, and plans say what
+  cloud = \"global\"               global (GCC too), us_gov_l4 (GCC High), us_gov_l5 (DoD), china, or custom
+  tenant_id = \"7c9e6679-…\"       the tenant's GUID
+  client_id = \"…\"               application (client) id that rekey signs in as: one of its own, which owns the dedicated hybrid
+                                  application and has Application.ReadWrite.OwnedBy of Microsoft Graph
+  certificate = \"file:entra.pem\" its certificate in PEM, registered with that application; not the Auth certificate
+  certificate_key = \"file:entra.key\"  … and its private key, RSA, in PEM
+  application_id = \"…\"          application (client) id of the dedicated hybrid application; default: the one that is named
+                                  ExchangeServerApp- and the organization's GUID
+  exchange_online = false         ask Exchange Online too, over an interface that Microsoft does not support for that; needs
+                                  Exchange.ManageAsApp and the role Global Reader, or Exchange Administrator
+  anchor_mailbox = \"UPN:…\"      what Exchange Online routes requests by; default: the tenant's system mailbox
+  test_mailbox = \"…@…\"          a mailbox on the servers: Test-OAuthConnectivity towards the cloud
+  cloud_test_mailbox = \"…@…\"    a mailbox in the cloud: the same towards the servers
+  purge_shared_principal = false  take the keys out of the shared principal of Exchange Online at the end
+  login_url = \"https://…\"       for custom: where Entra issues tokens …
+  graph_url = \"https://…\"       … where Microsoft Graph is …
+  outlook_url = \"https://…\"     … and where Exchange Online is
+  ca_file = \"proxy-ca.pem\"      trust the certificate authorities in this file only; default: those of the system
+
   [organization.policy]           the rules of its renewals; part of every plan's digest
   staging_lead_hours = 49         between staging and the effective date; at least 48
   soak_hours = 24                 between publication and clearing the previous certificate; at least 24
@@ -120,6 +142,8 @@ pub(crate) struct Configured {
     pub(crate) managed: Managed,
     /// Control address of the lab that simulates it.
     pub(crate) lab: Option<String>,
+    /// The way to its tenant, in real time.
+    pub(crate) cloud: Option<Way>,
 }
 
 /// Where the database is.
@@ -174,6 +198,7 @@ struct FileOrganization {
     servers_at_once_per_site: Option<usize>,
     exchange: FileExchange,
     windows: Option<FileWindows>,
+    cloud: Option<cloud::FileCloud>,
     #[serde(default)]
     connect_to: BTreeMap<String, String>,
     #[serde(default)]
@@ -367,11 +392,15 @@ fn configured(file: FileOrganization, folder: &Path) -> anyhow::Result<Configure
     let urls = file.exchange.urls.iter().map(|url| Endpoints::parse_url(url, &credentials));
     let exchange = urls.collect::<Result<_, _>>()?;
     let windows = file.windows.map(|windows| windows_endpoint(windows, logon, &trust, folder)).transpose()?;
+    let cloud =
+        file.cloud.map(|cloud| cloud::configured(cloud, &file.connect_to, folder)).transpose().context("cloud")?;
+    let (settings, cloud) = cloud.unzip();
     let organization = Organization {
         name: file.name.unwrap_or_else(|| file.id.to_string()),
         id: file.id,
         lab: file.lab.is_some(),
         windows: windows.is_some(),
+        cloud: settings,
         policy: file.policy,
     };
     let endpoints = Endpoints {
@@ -383,7 +412,7 @@ fn configured(file: FileOrganization, folder: &Path) -> anyhow::Result<Configure
         max_envelope_size: envelope * 1024,
         sessions: Sessions::new(sessions),
     };
-    Ok(Configured { managed: Managed { organization, endpoints, bounds }, lab: file.lab })
+    Ok(Configured { managed: Managed { organization, endpoints, bounds, cloud: None }, lab: file.lab, cloud })
 }
 
 fn bounds(file: &FileOrganization) -> anyhow::Result<Bounds> {
@@ -505,15 +534,15 @@ fn trust(file: &FileExchange, folder: &Path) -> anyhow::Result<Trust> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn parse(text: &str) -> anyhow::Result<Config> {
+    pub(crate) fn parse(text: &str) -> anyhow::Result<Config> {
         let file: File = toml::from_str(text)?;
         build(file, Path::new("/nowhere"), None)
     }
 
-    const ORGANIZATION: &str = r#"
+    pub(crate) const ORGANIZATION: &str = r#"
         [[organization]]
         id = "contoso"
         [organization.exchange]
@@ -651,9 +680,26 @@ mod tests {
             "max_sessions",
             "max_envelope_kb",
         ];
+        let cloud = [
+            "cloud",
+            "tenant_id",
+            "client_id",
+            "certificate",
+            "certificate_key",
+            "application_id",
+            "exchange_online",
+            "anchor_mailbox",
+            "test_mailbox",
+            "cloud_test_mailbox",
+            "purge_shared_principal",
+            "login_url",
+            "graph_url",
+            "outlook_url",
+            "ca_file",
+        ];
         let policy = serde_json::to_value(Policy::default()).unwrap();
         let policy = policy.as_object().unwrap().keys().map(String::as_str);
-        for key in keys.into_iter().chain(exchange).chain(policy) {
+        for key in keys.into_iter().chain(exchange).chain(cloud).chain(policy) {
             assert!(KEYS.contains(&format!("  {key} =")), "{key}");
         }
     }

@@ -11,11 +11,12 @@ mod telemetry;
 
 use std::{path::PathBuf, process::ExitCode};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use api::{Claims, Role as TokenRole};
 use chrono::{TimeDelta, Utc};
 use clap::{Args, Parser, Subcommand};
 use db::Schema;
+use worker::connectors::cloud::Way;
 
 use crate::{
     config::Config,
@@ -184,7 +185,27 @@ fn check(config: &Config) -> anyhow::Result<()> {
         let organization = &configured.managed.organization;
         let kind = if organization.lab { ", a lab" } else { "" };
         say!("  {} ({}{kind}), policy {}", organization.id, organization.name, organization.policy.digest());
+        if let Some(way) = &configured.cloud {
+            check_tenant(way).with_context(|| format!("organization {}: cloud", organization.id))?;
+        }
     }
+    Ok(())
+}
+
+/// Says who signs in to a tenant; fails when Entra would not let them.
+fn check_tenant(way: &Way) -> anyhow::Result<()> {
+    let (signer, now) = (&way.credentials.signer, Utc::now());
+    let (thumbprint, until) = (signer.thumbprint(), signer.not_after());
+    ensure!(
+        now < until,
+        "the certificate {thumbprint} expired at {until}: make another one, register it with application {} and name it here",
+        way.credentials.client_id
+    );
+    say!(
+        "    tenant {}, as {} with certificate {thumbprint}, valid until {until}",
+        way.tenant,
+        way.credentials.client_id
+    );
     Ok(())
 }
 

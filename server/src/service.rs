@@ -15,10 +15,14 @@ use domain::Timeline;
 use secrecy::ExposeSecret as _;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::info;
-use worker::{Worker, sealing::Sealer};
+use worker::{
+    Managed, Worker,
+    connectors::cloud::{Cloud, Way},
+    sealing::Sealer,
+};
 
 use crate::{
-    config::{Clock, Config, Database},
+    config::{Clock, Config, Configured, Database},
     secrets,
 };
 
@@ -93,7 +97,7 @@ impl Service {
 
     fn start_worker(&self, config: &Config, db: Db, timeline: Timeline) -> anyhow::Result<()> {
         let seal_key = secrets::key(config.seal_key.as_ref(), &config.data_dir, "seal.key")?;
-        let organizations = config.organizations.iter().map(|c| c.managed.clone()).collect();
+        let organizations = config.organizations.iter().map(|c| managed(c, timeline)).collect::<anyhow::Result<_>>()?;
         let mut worker = Worker::new(db, timeline, instance(), Sealer::new(&seal_key), organizations);
         worker.pace = config.pace;
         self.tasks.spawn(worker::engine::run(Arc::new(worker), config.concurrency, self.stop.clone()));
@@ -110,6 +114,13 @@ impl Service {
         self.stop.cancel();
         self.tasks.wait().await;
     }
+}
+
+/// An organization as a worker takes it: its tenant is asked in the time that runs live in.
+fn managed(configured: &Configured, timeline: Timeline) -> anyhow::Result<Managed> {
+    let way = configured.cloud.clone().map(|way| Way { timeline, ..way });
+    let cloud = way.map(Cloud::new).transpose().context("the way to the tenant")?;
+    Ok(Managed { cloud, ..configured.managed.clone() })
 }
 
 /// The folder of keys and database: for its owner only.

@@ -1,5 +1,6 @@
 //! Ways to the outside: where an organization's endpoints are, and sessions on them.
 
+pub mod cloud;
 mod connection;
 mod context;
 mod credentials;
@@ -9,6 +10,7 @@ mod pool;
 mod session;
 mod tls;
 
+pub(crate) use cloud::redact;
 pub use credentials::{Account, Credentials, Kerberos, Proof, WindowsLogon, WindowsProtocol, split_username};
 pub use endpoints::{Endpoint, Endpoints, InvalidEndpoint, MAX_ENVELOPE_SIZE, MAX_SESSIONS};
 pub(crate) use http::fetch;

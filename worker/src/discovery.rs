@@ -15,7 +15,7 @@ use crate::{
     certificate::{self, Severity},
     connectors::{Endpoint, Endpoints, Session},
     exchange::{self, CommandError, ExchangeServer},
-    windows,
+    hybrid, windows,
 };
 
 /// How many servers are looked at at the same time.
@@ -30,24 +30,30 @@ struct Look {
 /// Looks at an organization. Fails when no server answers at all; a single server that does not answer is part of what is seen.
 pub(crate) async fn look(worker: &Worker, managed: &Managed) -> exchange::Result<Snapshot> {
     let endpoints = &managed.endpoints;
-    let (answered_by, servers, auth_config, hybrid) = on_any(endpoints, async |session, host| {
+    let (answered_by, servers, auth_config, hybrid_objects) = on_any(endpoints, async |session, host| {
         exchange::view_entire_forest(session).await?;
         let servers = exchange::servers(session).await?;
         let auth_config = auth_configs(session, &servers).await?;
-        let hybrid = exchange::is_hybrid(session).await?;
+        let hybrid = if exchange::is_hybrid(session).await? { Some(hybrid::objects(session).await?) } else { None };
         Ok((host, servers, auth_config, hybrid))
     })
     .await?;
     let named: BTreeSet<Thumbprint> = auth_config.iter().flat_map(|a| a.thumbprints()).flatten().cloned().collect();
     let looks = stream::iter(&servers).map(|server| look_at(worker, endpoints, server, &named));
     let servers = looks.buffered(AT_ONCE).collect().await;
+    let tenant = match (&hybrid_objects, &managed.cloud, &managed.organization.cloud) {
+        (Some(objects), Some(cloud), Some(settings)) => Some(hybrid::tenant(cloud, settings, objects).await),
+        _ => None,
+    };
     Ok(Snapshot {
         organization: managed.organization.id.clone(),
         taken_at: worker.now(),
         answered_by,
         auth_config,
         servers,
-        hybrid,
+        hybrid: hybrid_objects.is_some(),
+        on_premises_hybrid: hybrid_objects,
+        tenant,
     })
 }
 

@@ -193,7 +193,8 @@ async fn attempt(worker: &Worker, claimed: &ClaimedStep, lease: &Lease) -> db::R
         Err(StepError::Database(error)) => Err(error),
         Err(StepError::GateClosed(trouble)) => store(worker, claimed, closed_gate(trouble)).await,
         Err(StepError::Attention(trouble)) => store(worker, claimed, StepEnd::Attention(trouble)).await,
-        Err(StepError::Retry(trouble)) => again(worker, claimed, trouble).await,
+        Err(StepError::Later(trouble, pause)) => again(worker, claimed, trouble, pause).await,
+        Err(StepError::Retry(trouble)) => again(worker, claimed, trouble, TimeDelta::zero()).await,
     }
 }
 
@@ -243,10 +244,13 @@ fn closed_gate(trouble: Trouble) -> StepEnd {
 }
 
 /// Lets a failed step be tried again as the policy of its kind says, or do what the plan says when that has no end.
-async fn again(worker: &Worker, claimed: &ClaimedStep, trouble: Trouble) -> db::Result<()> {
+/// Not before the real time `at_least` has gone by.
+async fn again(worker: &Worker, claimed: &ClaimedStep, trouble: Trouble, at_least: TimeDelta) -> db::Result<()> {
     let step = &claimed.step;
     let end = match step.kind.retry().next(step.failures, &trouble, spread()) {
-        Next::After(pause) => StepEnd::Retry { at: worker.now() + worker.timeline.stretch(pause), trouble },
+        Next::After(pause) => {
+            StepEnd::Retry { at: worker.now() + worker.timeline.stretch(pause.max(at_least)), trouble }
+        }
         Next::Exhausted => match when_exhausted(claimed) {
             Exhausted::Ask => StepEnd::Attention(trouble),
             Exhausted::Skip => StepEnd::Skipped(Outcome::not_done(trouble.to_string())),

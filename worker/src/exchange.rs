@@ -57,6 +57,11 @@ impl CommandError {
         matches!(self, Self::Failed { error, .. } if error.category == PERMISSION_DENIED)
     }
 
+    /// Whether the object that was named does not exist: the type of the exception is the same in every language.
+    pub(crate) fn is_not_found(&self) -> bool {
+        matches!(self, Self::Failed { error, .. } if error.reason == "ManagementObjectNotFoundException")
+    }
+
     /// The failure in words, with what to do.
     pub(crate) fn trouble(&self) -> Trouble {
         let (code, action) = match self {
@@ -103,7 +108,8 @@ pub(crate) fn succeed(cmdlet: &str, answer: Answer) -> Result<Answer> {
     }
 }
 
-async fn run(session: &mut Session, command: Command) -> Result<Answer> {
+/// Runs a cmdlet; an error that it writes is its failure.
+pub(crate) async fn run(session: &mut Session, command: Command) -> Result<Answer> {
     let cmdlet = command.name.clone();
     succeed(&cmdlet, session.invoke(command).await?)
 }

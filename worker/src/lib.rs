@@ -4,10 +4,12 @@
 //! [`connectors`] the wire. API and worker meet in the database only.
 
 pub mod certificate;
+mod connectivity;
 pub mod connectors;
 pub mod discovery;
 pub mod engine;
 mod exchange;
+mod hybrid;
 mod lease;
 pub mod pfx;
 pub mod probe;
@@ -22,7 +24,10 @@ use db::{Bounds, Db};
 use domain::{Organization, OrganizationId, Timeline};
 
 pub use crate::lease::Pace;
-use crate::{connectors::Endpoints, sealing::Sealer};
+use crate::{
+    connectors::{Endpoints, cloud::Cloud},
+    sealing::Sealer,
+};
 
 /// The shortest real time between two looks at something that takes its time.
 const SHORTEST_PAUSE: TimeDelta = TimeDelta::milliseconds(200);
@@ -36,6 +41,8 @@ pub struct Managed {
     pub endpoints: Endpoints,
     /// How much of it may be worked on at a time.
     pub bounds: Bounds,
+    /// The way to its tenant; none without credentials for it.
+    pub cloud: Option<Cloud>,
 }
 
 /// Everything that steps need.

@@ -7,24 +7,37 @@
 mod clear_next;
 mod clear_previous;
 mod close;
+mod cloud;
 mod context;
 mod distribute;
 mod evidence;
 mod generate;
 mod preflight;
 mod prune;
+mod prune_cloud;
 mod publish;
+mod refresh_hybrid;
 mod restart;
 mod restore_previous;
 mod soak;
 mod stage;
+mod trust_cloud;
 
+use chrono::TimeDelta;
 use db::{ClaimedStep, StepEnd};
 use domain::{StepKind, Trouble};
 
 pub(crate) use context::Context;
 
-use crate::{Worker, connectors::WireError, exchange::CommandError, lease::Lease};
+use crate::{
+    Worker,
+    connectors::{
+        WireError,
+        cloud::{CloudError, Failure},
+    },
+    exchange::CommandError,
+    lease::Lease,
+};
 
 /// How an attempt at a step ended.
 #[derive(Debug)]
@@ -44,6 +57,8 @@ pub(crate) enum StepError {
     Database(db::Error),
     /// The step may not change anything now.
     GateClosed(Trouble),
+    /// To be tried again by itself, but not before this real time has gone by: whoever was asked has said so.
+    Later(Trouble, TimeDelta),
     /// To be tried again by itself.
     Retry(Trouble),
 }
@@ -76,6 +91,25 @@ pub(crate) async fn run(worker: &Worker, claimed: &ClaimedStep, lease: &Lease) -
         StepKind::RestorePrevious => restore_previous::run(&context).await,
         StepKind::ClearNext => clear_next::run(&context).await,
         StepKind::RemoveCertificate => prune::take_back(&context).await,
+        StepKind::TrustCloud => trust_cloud::run(&context).await,
+        StepKind::RefreshHybrid => refresh_hybrid::run(&context).await,
+        StepKind::PruneCloud => prune_cloud::run(&context).await,
+        StepKind::PurgeSharedPrincipal => prune_cloud::purge(&context).await,
+        StepKind::RemoveCloudKey => prune_cloud::take_back(&context).await,
+    }
+}
+
+/// What a failed call to the cloud means for the step that made it.
+impl From<CloudError> for StepError {
+    fn from(error: CloudError) -> Self {
+        match error.failure {
+            Failure::Again { after: Some(after) } => {
+                let day = TimeDelta::days(1);
+                Self::Later(error.trouble, TimeDelta::from_std(after).unwrap_or(day).min(day))
+            }
+            Failure::Again { after: None } | Failure::UnknownOutcome => Self::Retry(error.trouble),
+            Failure::NotFound | Failure::Refused => Self::Attention(error.trouble),
+        }
     }
 }
 

@@ -147,10 +147,12 @@ impl World {
                 name: "Contoso".to_owned(),
                 lab: true,
                 windows: true,
+                cloud: None,
                 policy: self.hiring.policy.clone(),
             },
             endpoints: endpoints(&self.lab, &self.hiring.password, &self.hiring.ca),
             bounds: Bounds::default(),
+            cloud: None,
         }
     }
 

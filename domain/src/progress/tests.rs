@@ -25,10 +25,16 @@ struct Play {
     log: Vec<String>,
 }
 
+mod hybrid;
+
 impl Play {
     fn new(change: impl FnOnce(&mut Plan)) -> Self {
         let mut plan = planning::plan(&organization(), &request(), &snapshot(), now()).unwrap();
         change(&mut plan);
+        Self::of(plan)
+    }
+
+    fn of(plan: Plan) -> Self {
         let digest = plan.digest();
         let renewal = Renewal {
             id: RenewalId(Uuid::nil()),
@@ -90,6 +96,14 @@ impl Play {
                 not_before: self.now,
                 not_after: self.now,
                 adopted: false,
+                certificate: None,
+            },
+            StepKind::TrustCloud => Outcome::TrustedCloud {
+                key_id: None,
+                thumbprint: thumbprint('B'),
+                kept: Vec::new(),
+                accepted: None,
+                confirmed_by: None,
             },
             StepKind::Stage => {
                 Outcome::Staged { effective_at: self.now + TimeDelta::hours(49), domain_controllers: Vec::new() }
@@ -169,7 +183,7 @@ fn a_run_goes_through_its_phases_and_gates_in_order() {
     let mut play = Play::new(|_| {});
     play.drain();
     assert_eq!(play.renewal.state.status(), "awaiting_approval");
-    for gate in Gate::ALL {
+    for gate in play.plan.gates_in_order().collect::<Vec<_>>() {
         assert_eq!(play.renewal.state.open_gate(), Some(gate));
         play.decide(gate, Verb::Approve);
         play.drain();

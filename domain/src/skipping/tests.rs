@@ -56,7 +56,13 @@ fn skippable(steps: &[(StepKind, StepStatus, i32)], ordinals: Option<&[i32]>) ->
 fn a_removal_that_needs_a_person_or_fails_again_and_again_may_be_skipped() {
     use StepStatus::{Attention, Pending, Ready, Running, Skipped, Succeeded};
     let refused = |code: &str| Err(code.to_owned());
-    for kind in [StepKind::Prune, StepKind::RemoveCertificate] {
+    for kind in [
+        StepKind::Prune,
+        StepKind::PruneCloud,
+        StepKind::PurgeSharedPrincipal,
+        StepKind::RemoveCertificate,
+        StepKind::RemoveCloudKey,
+    ] {
         for (status, failures, outcome) in [
             (Attention, 0, Ok(vec![1])),
             (Ready, 3, Ok(vec![1])),
@@ -75,8 +81,8 @@ fn a_removal_that_needs_a_person_or_fails_again_and_again_may_be_skipped() {
 #[test]
 fn nothing_that_trust_depends_on_may_be_skipped_and_people_hear_what_to_do_instead() {
     use StepKind::{
-        ClearNext, ClearPrevious, Close, Distribute, Generate, Preflight, Publish, Restart, RestorePrevious, Soak,
-        Stage,
+        ClearNext, ClearPrevious, Close, Distribute, Generate, Preflight, Publish, RefreshHybrid, Restart,
+        RestorePrevious, Soak, Stage, TrustCloud,
     };
     let kinds = [
         Preflight,
@@ -90,6 +96,8 @@ fn nothing_that_trust_depends_on_may_be_skipped_and_people_hear_what_to_do_inste
         Close,
         RestorePrevious,
         ClearNext,
+        TrustCloud,
+        RefreshHybrid,
     ];
     for kind in kinds {
         let refused = on_run(&[(kind, StepStatus::Attention, 1)], |run| run.skippable(None).unwrap_err());
@@ -126,6 +134,11 @@ fn the_record_of_a_skipped_step_says_who_why_and_what_is_left() {
     let outcome = on_run(&[(StepKind::Prune, StepStatus::Attention, 1)], |run| {
         run.skipped_by(&run.steps[0], "oscar", "Its disk is broken.")
     });
+    let of_the_cloud = on_run(&[(StepKind::PruneCloud, StepStatus::Attention, 1)], |run| {
+        run.skipped_by(&run.steps[0], "oscar", "Graph is down")
+    });
+    let Outcome::NotDone { reason, .. } = of_the_cloud else { panic!("{of_the_cloud:?}") };
+    assert!(reason.ends_with("AAAA was left registered in the dedicated application"), "{reason}");
     let Outcome::NotDone { reason, by } = outcome else { panic!("{outcome:?}") };
     assert_eq!(by.as_deref(), Some("oscar"));
     let old = "A".repeat(40);

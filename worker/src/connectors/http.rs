@@ -131,7 +131,8 @@ async fn secure(endpoint: &Endpoint, stream: TcpStream) -> Result<TlsStream<TcpS
     }
 }
 
-fn told(why: &rustls::CertificateError) -> String {
+/// Why a certificate is not trusted, with the certificate that was shown.
+pub(super) fn told(why: &rustls::CertificateError) -> String {
     match why {
         rustls::CertificateError::Other(other) => {
             other.0.downcast_ref::<NotTrusted>().map_or_else(|| why.to_string(), ToString::to_string)

@@ -134,17 +134,20 @@ impl<'a> Context<'a> {
         Ok((agreeing, complete))
     }
 
-    /// Runs a cmdlet that changes something. The intent is on record before it is sent, and what it answered after; whether it worked is for the
-    /// caller to look at.
-    pub(super) async fn mutate(&self, session: &mut Session, command: Command) -> Result<Answer> {
-        let line = command.to_string();
+    /// Puts on record what is to be sent, before it is.
+    pub(super) async fn intend(&self, line: &str) -> Result<()> {
         let intent = json!({ "cmdlet": line });
         let (claimed, name) = (self.claimed, self.worker.name.as_str());
         self.worker.db.write(async |tx| tx.intend(claimed, name, intent.clone(), self.now()).await).await?;
         // Between the record and the wire a process can stand still for as long as it likes.
-        if !self.lease.is_held() {
-            return Err(StepError::Database(db::Error::LeaseLost));
-        }
+        if self.lease.is_held() { Ok(()) } else { Err(StepError::Database(db::Error::LeaseLost)) }
+    }
+
+    /// Runs a cmdlet that changes something. The intent is on record before it is sent, and what it answered after; whether it worked is for the
+    /// caller to look at.
+    pub(super) async fn mutate(&self, session: &mut Session, command: Command) -> Result<Answer> {
+        let line = command.to_string();
+        self.intend(&line).await?;
         let answered = session.invoke(command).await;
         match answered {
             Ok(answer) => {
@@ -192,7 +195,7 @@ impl<'a> Context<'a> {
         }
     }
 
-    async fn record(&self, action: &'static str, detail: Json) -> Result<()> {
+    pub(super) async fn record(&self, action: &'static str, detail: Json) -> Result<()> {
         let (claimed, name) = (self.claimed, &self.worker.name);
         let entry = || NewAudit::new(name.clone(), action, detail.clone());
         Ok(self.worker.db.write(async |tx| tx.record(claimed, entry(), self.now()).await).await?)

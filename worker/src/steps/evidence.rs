@@ -12,7 +12,10 @@ use domain::{
 use futures_util::{StreamExt as _, stream};
 use serde::Deserialize;
 
-use super::{Context, Result};
+use super::{
+    Context, Result,
+    cloud::{Unread, key_in_entra},
+};
 use crate::{connectors, discovery, discovery::on, exchange, windows};
 
 /// The document in which a server tells its keys (domain.md 3.6).
@@ -32,12 +35,13 @@ pub(super) fn failures(evidence: &[Evidence]) -> impl Iterator<Item = &Evidence>
     evidence.iter().filter(|e| e.result == CheckResult::Failed)
 }
 
-/// Everything that is looked at after publication: the matrix, `AuthConfig`, the processes, the metadata documents.
+/// Everything that is looked at after publication: the matrix, `AuthConfig`, the key in Entra, the processes, the metadata documents.
 pub(super) async fn collect(context: &Context<'_>, purpose: Purpose, expected: Place) -> Result<Vec<Evidence>> {
     let snapshot = context.look().await?;
     keep(context, purpose, &snapshot).await?;
     let mut found = matrix(context, &snapshot)?;
     found.extend(auth_config(context, &snapshot, expected)?);
+    found.extend(key_in_entra(context, snapshot.tenant.as_ref(), Unread::NotMade)?);
     let servers = stream::iter(&context.plan()?.servers).map(|server| ask(context, &snapshot, server));
     let asked: Vec<Vec<Evidence>> = servers.buffered(AT_ONCE).collect().await;
     found.extend(asked.into_iter().flatten());
@@ -163,7 +167,7 @@ struct KeyValue {
 }
 
 /// Whether the server tells others the new key. A document that cannot be had is not held against it: the way to it may be closed.
-async fn metadata(context: &Context<'_>, planned: &PlannedServer) -> Evidence {
+pub(super) async fn metadata(context: &Context<'_>, planned: &PlannedServer) -> Evidence {
     let check = |result, detail: String| evidence("metadata_document", &planned.fqdn, result, detail);
     match told_keys(context, planned).await {
         Err(why) => check(CheckResult::NotMade, why),

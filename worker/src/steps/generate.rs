@@ -1,5 +1,6 @@
 //! Make the certificate and keep its key sealed; or take over the one that is staged already.
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use db::{Purpose, SealedKey, StepEnd};
 use domain::{Outcome, Thumbprint, Trouble, audit::NewAudit, plan::CertificateSource, snapshot::Server};
 use serde_json::json;
@@ -75,7 +76,8 @@ async fn take_over(context: &Context<'_>, thumbprint: &Thumbprint, from: &str) -
 fn describe(der: &[u8], adopted: bool) -> Result<Outcome> {
     let seen = certificate::inspect(der).map_err(|error| impossible(&error.to_string()))?;
     let certificate::Inspection { thumbprint, not_before, not_after, .. } = seen;
-    Ok(Outcome::Generated { thumbprint, not_before, not_after, adopted })
+    let certificate = Some(STANDARD.encode(der));
+    Ok(Outcome::Generated { thumbprint, not_before, not_after, adopted, certificate })
 }
 
 /// The key and the end of the step are one transaction: there is never a second key, and never an outcome without its key.

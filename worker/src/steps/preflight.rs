@@ -4,7 +4,7 @@ use db::Purpose;
 use domain::{Plan, Snapshot, Trouble, planning};
 
 use super::{Context, Ended, Result, StepError};
-use crate::{discovery, exchange};
+use crate::{discovery, exchange, hybrid};
 
 /// Tries before a refusal, for what may pass by itself.
 const PATIENCE: i32 = 5;
@@ -33,7 +33,11 @@ async fn prepare(context: &Context<'_>) -> Result<(Snapshot, std::result::Result
 
 async fn check_permissions(context: &Context<'_>) -> Result<()> {
     let asked = discovery::on_any(&context.managed.endpoints, async |session, _| {
-        exchange::not_permitted(session, &exchange::NEEDED).await
+        let mut missing = exchange::not_permitted(session, &exchange::NEEDED).await?;
+        if missing.is_empty() && exchange::is_hybrid(session).await? {
+            missing = exchange::not_permitted(session, &hybrid::NEEDED).await?;
+        }
+        Ok(missing)
     });
     let missing = asked.await?;
     if missing.is_empty() {
@@ -42,12 +46,13 @@ async fn check_permissions(context: &Context<'_>) -> Result<()> {
     Err(StepError::Attention(Trouble::new(
         "permission_missing",
         format!("The account may not run {}", missing.join(", ")),
-        "Assign it the roles View-Only Configuration, Exchange Server Certificates and Organization Client Access; then raise the renewal again",
+        "Assign it the roles View-Only Configuration, Exchange Server Certificates and Organization Client Access, in a hybrid organization also Federated Sharing; then raise the renewal again",
     )))
 }
 
 fn may_pass(trouble: &Trouble) -> bool {
-    matches!(trouble.code.as_str(), "replication_pending" | "no_server_reachable")
+    matches!(trouble.code.as_str(), "replication_pending" | "no_server_reachable" | "tenant_not_read")
+        || domain::retry::passes_by_itself(trouble)
 }
 
 /// An organization of which no server answers is not waited for without end, as a single server is.

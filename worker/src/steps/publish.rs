@@ -9,7 +9,13 @@ use domain::{
     step::Publisher,
 };
 
-use super::{Context, Ended, Result, StepError, context::foreign_change, evidence, stage::REPLICATION};
+use super::{
+    Context, Ended, Result, StepError,
+    cloud::{Unread, key_in_entra},
+    context::foreign_change,
+    evidence,
+    stage::REPLICATION,
+};
 use crate::{connectors::Session, exchange};
 
 /// How far an effective date is pushed out.
@@ -63,19 +69,20 @@ async fn settle(context: &Context<'_>, session: &mut Session) -> Result<Ended> {
     if complete { Ok(Ended::With(StepEnd::Done(outcome))) } else { Ok(context.again(REPLICATION, Some(outcome))) }
 }
 
-/// What is missing before it may be published: every planned server must hold the certificate with a usable key.
+/// What is missing before it may be published: every planned server must hold the certificate with a usable key, and Entra the key of a hybrid one.
 async fn incomplete(context: &Context<'_>) -> Result<Option<Trouble>> {
     let snapshot = context.look().await?;
     evidence::keep(context, Purpose::Check, &snapshot).await?;
-    let missing = evidence::matrix(context, &snapshot)?;
+    let mut missing = evidence::matrix(context, &snapshot)?;
+    missing.extend(key_in_entra(context, snapshot.tenant.as_ref(), Unread::Fails)?);
     let missing: Vec<String> = evidence::failures(&missing).map(|e| format!("{}: {}", e.target, e.detail)).collect();
     if missing.is_empty() {
         return Ok(None);
     }
     Ok(Some(Trouble::new(
         "matrix_incomplete",
-        format!("Not every server is ready to use the new certificate: {}", missing.join("; ")),
-        "Repair the server; the publication is tried again by itself. Or cancel",
+        format!("Not everything is ready for the new certificate: {}", missing.join("; ")),
+        "Repair what is named; the publication is tried again by itself. Or cancel",
     )))
 }
 

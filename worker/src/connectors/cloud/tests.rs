@@ -1,0 +1,6 @@
+//! Against an independent tenant that was written from the documented shapes only: `tests/peers/cloud_peer.py`.
+
+mod entra;
+mod graph;
+mod online;
+mod peer;
