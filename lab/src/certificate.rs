@@ -4,7 +4,10 @@ use std::{fmt, time::Duration};
 
 use aws_lc_rs::{
     digest, rand, rsa,
-    signature::{KeyPair as _, RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_SHA256, RSA_PSS_2048_8192_SHA256, RsaKeyPair, UnparsedPublicKey},
+    signature::{
+        KeyPair as _, RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_SHA256, RSA_PSS_2048_8192_SHA256, RsaKeyPair,
+        UnparsedPublicKey,
+    },
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use rcgen::{

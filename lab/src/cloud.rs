@@ -4,6 +4,8 @@
 mod exchange_online;
 mod graph;
 mod login;
+#[cfg(test)]
+mod tests;
 
 use std::{sync::Arc, time::Duration};
 
@@ -77,7 +79,8 @@ impl Service for CloudSite {
         };
         tokio::time::sleep(self.running.latency).await;
         let (service, region) = (service_of(&path), self.region.clone());
-        let ask = Ask { method: head.method, headers: head.headers, stale: false, path, query, body, service, base, region };
+        let ask =
+            Ask { method: head.method, headers: head.headers, stale: false, path, query, body, service, base, region };
         let (subject, running) = (ask.subject(), self.running.clone());
         let about = format!("{} {subject}", ask.path);
         let met = running.with(|world| world.cloud_disturbances.meet(ask.service, ask.method.as_str(), &about));
@@ -207,7 +210,7 @@ impl Ask {
     /// What a read of the directory sees.
     fn view(&self, world: &mut World) -> View {
         match &mut world.cloud {
-            Some(cloud) if !self.stale => cloud.tenant.next_read(),
+            Some(cloud) if !self.stale => View::Replica(cloud.tenant.next_replica()),
             _ => View::Stale,
         }
     }

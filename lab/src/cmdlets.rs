@@ -60,7 +60,9 @@ impl Endpoint {
 
     fn cmdlets(self) -> &'static [&'static [Cmdlet]] {
         match self {
-            Self::Exchange => &[auth_config::CMDLETS, exchange_certificate::CMDLETS, forest::CMDLETS, hybrid::CMDLETS, COMMON],
+            Self::Exchange => {
+                &[auth_config::CMDLETS, exchange_certificate::CMDLETS, forest::CMDLETS, hybrid::CMDLETS, COMMON]
+            }
             Self::Windows => &[windows::CMDLETS, COMMON],
         }
     }

@@ -44,7 +44,8 @@ impl Cloud {
         let server = self.on_premises.auth_server()?;
         let named = server.text("ApplicationIdentifier").is_some_and(|id| id == dedicated_app_id().to_string());
         let switched_on = self.on_premises.of(Class::SettingOverride).any(|thing| {
-            thing.text("SectionName") == Some("ExchangeOnpremAsThirdPartyAppId") && thing.says("Parameters", "Enabled=true")
+            thing.text("SectionName") == Some("ExchangeOnpremAsThirdPartyAppId")
+                && thing.says("Parameters", "Enabled=true")
         });
         match self.tenant.spec.path {
             _ if named && switched_on => Some(AppPath::Dedicated),
@@ -57,7 +58,8 @@ impl Cloud {
     #[must_use]
     pub fn servers_trust_the_tenant(&self) -> bool {
         self.on_premises.of(Class::AuthServer).any(|server| {
-            server.flag("Enabled") && server.says("CertificateStrings", self.tenant.signing_certificate().thumbprint.as_str())
+            server.flag("Enabled")
+                && server.says("CertificateStrings", self.tenant.signing_certificate().thumbprint.as_str())
         })
     }
 }
@@ -104,12 +106,18 @@ impl Class {
         match self {
             Self::AuthServer => "Microsoft.Exchange.Data.Directory.SystemConfiguration.AuthServer",
             Self::HybridConfiguration => "Microsoft.Exchange.Data.Directory.SystemConfiguration.HybridConfiguration",
-            Self::IntraOrganizationConnector => "Microsoft.Exchange.Data.Directory.SystemConfiguration.IntraOrganizationConnector",
+            Self::IntraOrganizationConnector => {
+                "Microsoft.Exchange.Data.Directory.SystemConfiguration.IntraOrganizationConnector"
+            }
             Self::IntraOrganizationConfiguration => {
                 "Microsoft.Exchange.Management.SystemConfigurationTasks.IntraOrganizationConfiguration"
             }
-            Self::OnPremisesOrganization => "Microsoft.Exchange.Data.Directory.SystemConfiguration.OnPremisesOrganization",
-            Self::OrganizationRelationship => "Microsoft.Exchange.Data.Directory.SystemConfiguration.OrganizationRelationship",
+            Self::OnPremisesOrganization => {
+                "Microsoft.Exchange.Data.Directory.SystemConfiguration.OnPremisesOrganization"
+            }
+            Self::OrganizationRelationship => {
+                "Microsoft.Exchange.Data.Directory.SystemConfiguration.OrganizationRelationship"
+            }
             Self::PartnerApplication => "Microsoft.Exchange.Data.Directory.SystemConfiguration.PartnerApplication",
             Self::SettingOverride => "Microsoft.Exchange.Data.Directory.SystemConfiguration.SettingOverride",
         }
@@ -207,7 +215,10 @@ impl Thing {
         let name = self.name().to_ascii_lowercase();
         let wanted = identity.to_ascii_lowercase();
         let alike = match wanted.strip_suffix('*') {
-            Some(start) => name.starts_with(start.trim_start_matches('*')) || (wanted.starts_with('*') && name.contains(start.trim_start_matches('*'))),
+            Some(start) => {
+                name.starts_with(start.trim_start_matches('*'))
+                    || (wanted.starts_with('*') && name.contains(start.trim_start_matches('*')))
+            }
             None => name == wanted,
         };
         let by_id = |field| self.text(field).is_some_and(|id| id.eq_ignore_ascii_case(identity));
@@ -274,7 +285,10 @@ fn on_premises(spec: &Hybrid) -> Things {
             .listing("DomainName", &[DOMAIN, domain])
             .telling("TokenIssuingEndpoint", format!("https://login.windows.net/{tenant}/oauth2/token"))
             .telling("AuthorizationEndpoint", format!("https://login.windows.net/{tenant}/oauth2/authorize"))
-            .telling("AuthMetadataUrl", format!("https://login.windows.net/{tenant}/federationmetadata/2007-06/federationmetadata.xml"))
+            .telling(
+                "AuthMetadataUrl",
+                format!("https://login.windows.net/{tenant}/federationmetadata/2007-06/federationmetadata.xml"),
+            )
             .flagged("IsDefaultAuthorizationEndpoint", true)
             .listing("CertificateStrings", &[]),
         Thing::new(Class::AuthServer, &format!("ACS - {tenant}"))
@@ -306,7 +320,10 @@ fn on_premises(spec: &Hybrid) -> Things {
         relationship(&format!("On-premises to O365 - {ORGANIZATION_GUID}"))
             .listing("DomainNames", &["contoso.mail.onmicrosoft.com", domain])
             .telling("TargetApplicationUri", "outlook.com")
-            .telling("TargetAutodiscoverEpr", "https://autodiscover-s.outlook.com/autodiscover/autodiscover.svc/WSSecurity")
+            .telling(
+                "TargetAutodiscoverEpr",
+                "https://autodiscover-s.outlook.com/autodiscover/autodiscover.svc/WSSecurity",
+            )
             .telling("TargetSharingEpr", EWS)
             .telling("TargetOwaURL", "https://outlook.office.com/mail"),
     ];

@@ -5,7 +5,11 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use serde::{Serialize, Serializer};
 
-use crate::{certificate::Thumbprint, cmdlets::Endpoint, faults::{cloud::CloudService, wire::Action}};
+use crate::{
+    certificate::Thumbprint,
+    cmdlets::Endpoint,
+    faults::{cloud::CloudService, wire::Action},
+};
 
 /// A change of state, or an attempt that changed nothing.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -7,9 +7,7 @@ use std::collections::BTreeSet;
 use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
 
-pub use self::hybrid::{
-    AppPath, EXCHANGE_ADMINISTRATOR, Hybrid, ORGANIZATION_GUID, PartnerRules, Permission, Region,
-};
+pub use self::hybrid::{AppPath, EXCHANGE_ADMINISTRATOR, Hybrid, ORGANIZATION_GUID, PartnerRules, Permission, Region};
 
 /// The organization at the beginning.
 #[derive(Clone, Debug)]

@@ -11,22 +11,25 @@ mod policy;
 mod tests;
 mod token;
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+};
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, TimeZone as _, Utc};
 use serde::Serialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use self::assertion::{Assertion, Padding};
 pub use self::{
     graph_error::GraphError,
     keys::{KeyCredential, Shown},
     policy::{DEFAULT_POLICY, Lifetime},
     token::{Caller, Resource, TokenError, TokenRequest},
 };
-use self::assertion::{Assertion, Padding};
 use crate::{
-    certificate::{self, Certificate, PrivateKey, Thumbprint},
+    certificate::{self, Certificate, PrivateKey, Request, Thumbprint},
     organization::{AppPath, Hybrid, ORGANIZATION_GUID, Permission},
 };
 
@@ -131,14 +134,7 @@ impl Tenant {
     /// The tenant of an organization whose current certificate is this one.
     pub fn new(spec: Hybrid, current: &Arc<Certificate>, now: DateTime<Utc>) -> anyhow::Result<Self> {
         anyhow::ensure!(spec.replicas > 0, "a tenant needs a replica");
-        let issue = |name: &str| -> anyhow::Result<_> {
-            let from = now - TimeDelta::days(30);
-            let (certificate, key) = certificate::issue(&certificate::Request::five_years(name, from))?;
-            Ok((Arc::new(certificate), key))
-        };
-        let (signing, client) = (issue("accounts.accesscontrol.windows.net")?, issue("rekey")?);
-        // Somebody else's key, which must outlive every renewal.
-        let other = issue("Contoso mailbox migration")?.0;
+        let [signing, client, (other, _)] = tenant_keys()?;
         let default_lifetime =
             spec.key_lifetime.as_deref().map(|max| Lifetime::parse(DEFAULT_POLICY, max)).transpose()?;
         let mut tenant = Self {
@@ -161,8 +157,7 @@ impl Tenant {
     fn furnish(&mut self, current: &Arc<Certificate>, other: Arc<Certificate>) {
         let auth_key = || KeyCredential::of(current.clone(), "Exchange Server Auth Certificate");
         let is_shared = self.spec.path == AppPath::Shared;
-        let shared_keys =
-            if is_shared || self.spec.leftover_keys { vec![auth_key()] } else { Vec::new() };
+        let shared_keys = if is_shared || self.spec.leftover_keys { vec![auth_key()] } else { Vec::new() };
         if !is_shared {
             let name = self.spec.application_name();
             let keys = vec![KeyCredential::of(other, "Mailbox migration"), auth_key()];
@@ -238,9 +233,9 @@ impl Tenant {
     }
 
     /// The next read goes to this replica.
-    pub fn next_read(&mut self) -> View {
+    pub fn next_replica(&mut self) -> usize {
         self.reads += 1;
-        View::Replica(self.reads % self.replicas())
+        self.reads % self.replicas()
     }
 
     /// How many replicas there are.
@@ -295,8 +290,13 @@ impl Tenant {
     /// Replaces the keys of an object (`PATCH`).
     pub fn replace_keys(&mut self, object: usize, wanted: &Value, now: DateTime<Utc>) -> Result<Written, GraphError> {
         self.refuse_haste(object, now)?;
-        let keys =
-            keys::replaced(self.objects[object].kind, self.keys(object, View::Replica(0), now), wanted, self.lifetime(object), now)?;
+        let keys = keys::replaced(
+            self.objects[object].kind,
+            self.keys(object, View::Replica(0), now),
+            wanted,
+            self.lifetime(object),
+            now,
+        )?;
         Ok(self.write(object, keys, now))
     }
 
@@ -317,7 +317,13 @@ impl Tenant {
     }
 
     /// Removes a key (`removeKey`).
-    pub fn remove_key(&mut self, object: usize, key: Uuid, proof: &str, now: DateTime<Utc>) -> Result<Written, GraphError> {
+    pub fn remove_key(
+        &mut self,
+        object: usize,
+        key: Uuid,
+        proof: &str,
+        now: DateTime<Utc>,
+    ) -> Result<Written, GraphError> {
         self.refuse_haste(object, now)?;
         self.check_proof(object, proof, now)?;
         let mut keys = self.keys(object, View::Replica(0), now).to_vec();
@@ -422,6 +428,28 @@ impl DirectoryObject {
             }),
         }
     }
+}
+
+/// A certificate and its key.
+type Pair = (Arc<Certificate>, PrivateKey);
+
+/// What the tenant signs with, what rekey's application signs in with, and somebody else's key, which must outlive every renewal. Made once
+/// in a process, for all times that a lab may show.
+fn tenant_keys() -> anyhow::Result<[Pair; 3]> {
+    static MADE: Mutex<Option<[Pair; 3]>> = Mutex::new(None);
+    let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(made) = &*made {
+        return Ok(made.clone());
+    }
+    let issue = |name| -> anyhow::Result<Pair> {
+        let year = |year| Utc.with_ymd_and_hms(year, 1, 1, 0, 0, 0).single().unwrap_or_default();
+        let request =
+            Request { not_before: year(2020), not_after: year(2049), ..Request::five_years(name, year(2020)) };
+        let (certificate, key) = certificate::issue(&request)?;
+        Ok((Arc::new(certificate), key))
+    };
+    let pairs = [issue("accounts.accesscontrol.windows.net")?, issue("rekey")?, issue("Contoso mailbox migration")?];
+    Ok(made.insert(pairs).clone())
 }
 
 /// The application id of the dedicated application.

@@ -9,14 +9,14 @@ use serde_json::{Map, Value, json};
 
 use super::{Ask, Reply};
 use crate::{
+    http::with_body,
     hybrid::{
         Class, Field, Thing,
         connectivity::{self, Question},
     },
-    http::with_body,
     journal::EffectKind,
     organization::{Permission, Region},
-    tenant::Resource,
+    tenant::{Resource, Tenant},
     world::{Outcome, World},
 };
 
@@ -66,9 +66,10 @@ pub(super) fn answer(world: &mut World, ask: &Ask) -> Reply {
     if let Some(elsewhere) = sent_on(ask, cloud.tenant.spec.region) {
         return Reply::refusal(crate::http::status(StatusCode::FOUND), "302").with_header("location", &elsewhere);
     }
-    match admitted(world, ask) {
-        Ok(app) => invoke(world, ask, &app).unwrap_or_else(|| failed(StatusCode::BAD_REQUEST, "", BINDING, "The body is not understood.")),
-        Err(reply) => reply,
+    match admitted(&cloud.tenant, ask, world.now()) {
+        Ok(app) => invoke(world, ask, &app)
+            .unwrap_or_else(|| failed(StatusCode::BAD_REQUEST, "", BINDING, "The body is not understood.")),
+        Err(barred) => barred.into(),
     }
 }
 
@@ -84,21 +85,33 @@ fn sent_on(ask: &Ask, region: Region) -> Option<String> {
     Some(format!("{place}{}", ask.path_and_query()))
 }
 
-/// 401 without a token or the application role, 403 with the role of the token alone (cloud.md 1.5).
-fn admitted(world: &World, ask: &Ask) -> Result<String, Reply> {
-    let cloud = world.cloud.as_ref().ok_or_else(Reply::not_found)?;
-    let caller = ask.bearer().and_then(|token| cloud.tenant.caller(token, Resource::ExchangeOnline, world.now()));
-    let role = Permission::ExchangeManageAsApp.role().unwrap_or_default();
-    let Some(caller) = caller.filter(|caller| caller.roles.contains(role)) else {
-        return Err(Reply::refusal(crate::http::status(StatusCode::UNAUTHORIZED), "unauthorized")
-            .with_request_id()
-            .with_header("www-authenticate", "Bearer client_id=\"00000002-0000-0ff1-ce00-000000000000\", trusted_issuers=\"00000001-0000-0000-c000-000000000000@*\""));
-    };
-    if cloud.tenant.permissions.contains(&Permission::ExchangeAdministrator) {
-        Ok(caller.app_id.to_string())
-    } else {
-        Err(nul_bytes())
+/// Why a caller may not come in (cloud.md 1.5).
+enum Barred {
+    /// Without a token, or without the application role in it.
+    Unauthorized,
+    /// With that role alone.
+    Forbidden,
+}
+
+impl From<Barred> for Reply {
+    fn from(barred: Barred) -> Self {
+        let challenge = "Bearer client_id=\"00000002-0000-0ff1-ce00-000000000000\", trusted_issuers=\"00000001-0000-0000-c000-000000000000@*\"";
+        match barred {
+            Barred::Forbidden => nul_bytes(),
+            Barred::Unauthorized => Self::refusal(crate::http::status(StatusCode::UNAUTHORIZED), "unauthorized")
+                .with_request_id()
+                .with_header("www-authenticate", challenge),
+        }
     }
+}
+
+/// The application that calls, if it may.
+fn admitted(tenant: &Tenant, ask: &Ask, now: DateTime<Utc>) -> Result<String, Barred> {
+    let caller = ask.bearer().and_then(|token| tenant.caller(token, Resource::ExchangeOnline, now));
+    let role = Permission::ExchangeManageAsApp.role().unwrap_or_default();
+    let caller = caller.filter(|caller| caller.roles.contains(role)).ok_or(Barred::Unauthorized)?;
+    let has_role = tenant.permissions.contains(&Permission::ExchangeAdministrator);
+    if has_role { Ok(caller.app_id.to_string()) } else { Err(Barred::Forbidden) }
 }
 
 fn invoke(world: &mut World, ask: &Ask, app: &str) -> Option<Reply> {
@@ -140,7 +153,8 @@ fn set_relationship(world: &mut World, parameters: &Map<String, Value>, by: &str
     let thing = cloud.and_then(|cloud| cloud.exchange_online.find_mut(Class::OrganizationRelationship, &name));
     let thing = thing.ok_or_else(|| not_found(&name))?;
     let changed = thing.set(&changes).map_err(|property| {
-        let message = format!("A parameter cannot be found that matches parameter name '{property}', or its value does not fit.");
+        let message =
+            format!("A parameter cannot be found that matches parameter name '{property}', or its value does not fit.");
         Failure(StatusCode::BAD_REQUEST, "BadRequest", BINDING, message)
     })?;
     let outcome = Outcome::of(changed);
@@ -175,7 +189,9 @@ fn text<'a>(parameters: &'a Map<String, Value>, name: &str) -> Option<&'a str> {
 }
 
 fn not_found(name: &str) -> Failure {
-    let text = format!("The operation couldn't be performed because object '{name}' couldn't be found on 'AM0PR01DC001.EURPR01A001.prod.outlook.com'.");
+    let text = format!(
+        "The operation couldn't be performed because object '{name}' couldn't be found on 'AM0PR01DC001.EURPR01A001.prod.outlook.com'."
+    );
     Failure(StatusCode::NOT_FOUND, "NotFound", NOT_FOUND, text)
 }
 
@@ -209,11 +225,17 @@ fn page(ask: &Ask, values: &[Value], warnings: &[String], now: DateTime<Utc>) ->
         None => 0,
         Some(Some(offset)) => offset,
         Some(None) => {
-            return failed(StatusCode::BAD_REQUEST, "", "Microsoft.Exchange.Admin.OData.Core.ODataServiceException", "The continuation token is invalid or has expired.");
+            return failed(
+                StatusCode::BAD_REQUEST,
+                "",
+                "Microsoft.Exchange.Admin.OData.Core.ODataServiceException",
+                "The continuation token is invalid or has expired.",
+            );
         }
     };
     let preferred = ask.header("prefer").and_then(|prefer| prefer.split("odata.maxpagesize=").nth(1));
-    let size = preferred.and_then(|size| size.split([',', ';']).next()?.trim().parse().ok()).unwrap_or(PAGE).clamp(1, PAGE);
+    let size =
+        preferred.and_then(|size| size.split([',', ';']).next()?.trim().parse().ok()).unwrap_or(PAGE).clamp(1, PAGE);
     let rest = values.get(offset..).unwrap_or_default();
     let shown: Vec<_> = rest.iter().take(size).map(|value| selected(ask, value)).collect();
     let context = format!("{}{}/$metadata#Collection(Exchange.GenericHashTable)", ask.base, parent(&ask.path));
@@ -253,7 +275,9 @@ fn selected(ask: &Ask, value: &Value) -> Value {
     let (Some(select), Value::Object(fields)) = (ask.query("$select"), value) else { return value.clone() };
     let wanted: Vec<_> = select.split(',').map(str::trim).collect();
     let meant = |name: &str| wanted.contains(&name.split('@').next().unwrap_or(name));
-    Value::Object(fields.iter().filter(|(name, _)| meant(name)).map(|(name, value)| (name.clone(), value.clone())).collect())
+    Value::Object(
+        fields.iter().filter(|(name, _)| meant(name)).map(|(name, value)| (name.clone(), value.clone())).collect(),
+    )
 }
 
 /// The error of a cmdlet (cloud.md 1.4). What it was is in `details`, by its .NET class.

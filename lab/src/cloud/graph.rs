@@ -80,7 +80,11 @@ fn route(world: &mut World, ask: &Ask) -> Result<Reply, GraphError> {
         (_, Named::One(_, rest)) if !rest.is_empty() => {
             Err(GraphError::bad_request(format!("Resource not found for the segment '{rest}'.")))
         }
-        _ => Err(GraphError::new(StatusCode::METHOD_NOT_ALLOWED, "Request_BadRequest", "Specified HTTP method is not allowed for the request target.")),
+        _ => Err(GraphError::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "Request_BadRequest",
+            "Specified HTTP method is not allowed for the request target.",
+        )),
     }
 }
 
@@ -144,7 +148,8 @@ fn show(world: &mut World, ask: &Ask, caller: &Caller, object: usize) -> Result<
     permitted(caller, READERS)?;
     let (view, now) = (ask.view(world), world.now());
     let tenant = tenant(world)?;
-    let chosen = ask.query("$select").is_some_and(|select| select.split(',').any(|name| name.trim() == "keyCredentials"));
+    let chosen =
+        ask.query("$select").is_some_and(|select| select.split(',').any(|name| name.trim() == "keyCredentials"));
     let shown = if chosen { Shown::WithKey } else { Shown::WithoutKey };
     let object_read = &tenant.objects()[object];
     let mut told = selected(ask, object_read.json(tenant.keys(object, view, now), shown));
@@ -214,7 +219,9 @@ enum Filter {
 
 impl Filter {
     fn parse(text: &str) -> Result<Self, GraphError> {
-        let unsupported = || GraphError::new(StatusCode::BAD_REQUEST, "Request_UnsupportedQuery", format!("Unsupported Query: {text}"));
+        let unsupported = || {
+            GraphError::new(StatusCode::BAD_REQUEST, "Request_UnsupportedQuery", format!("Unsupported Query: {text}"))
+        };
         let quoted = |text: &str| Some(text.trim().strip_prefix('\'')?.strip_suffix('\'')?.replace("''", "'"));
         let start = text.strip_prefix("startswith(displayName,").and_then(|rest| rest.strip_suffix(')'));
         if let Some(start) = start {

@@ -43,7 +43,10 @@ pub(super) fn unavailable(status: StatusCode, now: DateTime<Utc>) -> Reply {
 
 /// The application that signs in, for the journal.
 pub(super) fn client(body: &[u8]) -> String {
-    form_urlencoded::parse(body).find(|(name, _)| name == "client_id").map(|(_, id)| id.into_owned()).unwrap_or_default()
+    form_urlencoded::parse(body)
+        .find(|(name, _)| name == "client_id")
+        .map(|(_, id)| id.into_owned())
+        .unwrap_or_default()
 }
 
 fn token(tenant: &mut Tenant, name: &str, ask: &Ask, now: DateTime<Utc>) -> Reply {

@@ -15,10 +15,12 @@ use crate::{
         connectivity::{self, Question, Tested, Verdict},
     },
     journal::EffectKind,
-    server::ProcessKind,
-    tenant::View,
+    server::{KeySet, ProcessKind},
     world::Outcome,
 };
+
+#[cfg(test)]
+mod tests;
 
 const READ: &[&str] = &["Identity", "DomainController"];
 const RELATIONSHIP: &[&str] = &[
@@ -85,7 +87,15 @@ pub(super) const CMDLETS: &[Cmdlet] = &[
     Cmdlet {
         name: "Test-OAuthConnectivity",
         task: "Microsoft.Exchange.Monitoring.TestOAuthConnectivityTask",
-        parameters: &["Service", "TargetUri", "Mailbox", "AppOnly", "ReloadConfig", "UseCachedToken", "OrganizationDomain"],
+        parameters: &[
+            "Service",
+            "TargetUri",
+            "Mailbox",
+            "AppOnly",
+            "ReloadConfig",
+            "UseCachedToken",
+            "OrganizationDomain",
+        ],
         run: test_connectivity,
     },
 ];
@@ -151,27 +161,34 @@ fn changes(call: &Call<'_>) -> Map<String, Json> {
 fn test_connectivity(call: &mut Call<'_>) -> Result<Output, Refusal> {
     let text = |name| call.text(name).ok_or_else(|| refusal::missing_parameter(name));
     let (service, target, mailbox) = (text("Service")?, text("TargetUri")?, text("Mailbox")?);
-    let known = ["EWS", "AutoD", "Generic"].iter().any(|known| known.eq_ignore_ascii_case(&service));
-    if !known {
+    if !["EWS", "AutoD", "Generic"].iter().any(|known| known.eq_ignore_ascii_case(&service)) {
         return Err(refusal::bad_value("Service"));
     }
-    let reloads = call.is_set("ReloadConfig");
-    let (index, now) = (call.session().server, call.world_ref().now());
-    let config = &call.world_ref().directory().controllers()[call.world_ref().controller_of(index)].auth_config;
-    let fresh = reloads.then(|| call.here().usable_keys(config, now));
-    let world = call.world();
-    let Some(cloud) = world.cloud.as_mut() else {
-        return Err(refusal::task("OAuthNotConfigured", Category::InvalidOperation, "There is no authentication server to ask for a token."));
+    let question =
+        Question { service: &service, target: &target, mailbox: &mailbox, reloads: call.is_set("ReloadConfig") };
+    let keys = known_keys(call, &question);
+    let (server, now) = (call.session().server, call.world_ref().now());
+    let replica = call.world().cloud.as_mut().map(|cloud| cloud.tenant.next_replica());
+    let (Some(cloud), Some(replica)) = (&call.world_ref().cloud, replica) else {
+        let message = "There is no authentication server to ask for a token.";
+        return Err(refusal::task("OAuthNotConfigured", Category::InvalidOperation, message));
     };
     if !mailbox.to_ascii_lowercase().ends_with("@contoso.example") {
         return Err(refusal::object_not_found(&mailbox));
     }
-    let View::Replica(replica) = cloud.tenant.next_read() else { return Output::none() };
-    let question = Question { service: &service, target: &target, mailbox: &mailbox, reloads };
-    let (cloud, server) = (world.cloud.as_ref(), world.server(index));
-    let keys = fresh.as_ref().unwrap_or(&server.process(ProcessKind::Owa).keys);
-    let tested = cloud.map(|cloud| connectivity::to_cloud(cloud, server, keys, &question, replica, now));
-    Output::of(tested.map(|tested| node(&question.task(), &tested, now)))
+    let tested = connectivity::to_cloud(cloud, call.world_ref().server(server), &keys, &question, replica, now);
+    Output::of([node(&question.task(), &tested, now)])
+}
+
+/// What the process knows that runs the test: what it read last, or reads now.
+fn known_keys(call: &Call<'_>, question: &Question<'_>) -> KeySet {
+    let (world, server) = (call.world_ref(), call.session().server);
+    if question.reloads {
+        let config = &world.directory().controllers()[world.controller_of(server)].auth_config;
+        call.here().usable_keys(config, world.now())
+    } else {
+        call.here().process(ProcessKind::Owa).keys.clone()
+    }
 }
 
 /// `IsValid` and `ObjectState` are the same whatever comes of it (cloud.md 1.6).
@@ -187,7 +204,10 @@ fn node(task: &str, tested: &Tested, now: DateTime<Utc>) -> Value {
     shapes::typed("Microsoft.Exchange.Security.OAuth.ValidationResultNode")
         .with("Task", task)
         .with("Detail", detail)
-        .with("ResultType", shapes::enumeration("Microsoft.Exchange.Security.OAuth.ResultType", tested.verdict.name(), number))
+        .with(
+            "ResultType",
+            shapes::enumeration("Microsoft.Exchange.Security.OAuth.ResultType", tested.verdict.name(), number),
+        )
         .with("Identity", shapes::typed(identity).shown_as(identity))
         .with("IsValid", true)
         .with("ObjectState", shapes::enumeration("Microsoft.Exchange.Data.ObjectState", "New", 0))

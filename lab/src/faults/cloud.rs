@@ -198,7 +198,8 @@ mod tests {
         };
         disturbances.add(requests, CloudDisturbance::NulBytes);
         let mut meet = |about| disturbances.meet(CloudService::ExchangeOnline, "POST", about).is_some();
-        let met = ["Test-OAuthConnectivity", "Get-AuthServer", "Test-OAuthConnectivity", "Test-OAuthConnectivity"].map(&mut meet);
+        let met = ["Test-OAuthConnectivity", "Get-AuthServer", "Test-OAuthConnectivity", "Test-OAuthConnectivity"]
+            .map(&mut meet);
         assert_eq!(met, [false, false, true, false]);
     }
 }

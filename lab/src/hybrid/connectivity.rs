@@ -68,7 +68,14 @@ impl Question<'_> {
 
 /// A server asks Exchange Online. `keys` is what the process knows that runs the test.
 #[must_use]
-pub fn to_cloud(cloud: &Cloud, server: &Server, keys: &KeySet, question: &Question<'_>, replica: usize, now: DateTime<Utc>) -> Tested {
+pub fn to_cloud(
+    cloud: &Cloud,
+    server: &Server,
+    keys: &KeySet,
+    question: &Question<'_>,
+    replica: usize,
+    now: DateTime<Utc>,
+) -> Tested {
     let log = Log { question, loaded: Some(if question.reloads { now } else { keys.read }), now };
     let Ok(entry) = signing_entry(now, server, keys) else {
         let thumbprint = keys.current.as_ref().map_or("(none)", |thumbprint| thumbprint.as_str());
@@ -157,7 +164,8 @@ impl Told<'_> {
 
     fn text(&self, response: &str, exception: Option<&str>) -> String {
         let Log { question, loaded, now } = &self.log;
-        let loaded = loaded.map_or_else(|| "01-01-0001 00:00:00".to_owned(), |at| at.format("%m-%d-%Y %H:%M:%S").to_string());
+        let loaded =
+            loaded.map_or_else(|| "01-01-0001 00:00:00".to_owned(), |at| at.format("%m-%d-%Y %H:%M:%S").to_string());
         let mut lines = vec![
             format!("The configuration was last successfully loaded at {loaded} UTC."),
             "The token cache is being cleared because \"use cached token\" was set to false.".to_owned(),
@@ -166,7 +174,10 @@ impl Told<'_> {
             format!("Information:[OAuthCredentials:Authenticate] entering at {}", now.format("%H:%M:%S")),
             format!("Information:[OAuthCredentials:Authenticate] challenge from '{}' received", question.target),
         ];
-        lines.extend(self.app.map(|app| format!("Information:[OAuthTokenBuilder:GetAppToken] sending token request L:{app}-AS:")));
+        lines.extend(
+            self.app
+                .map(|app| format!("Information:[OAuthTokenBuilder:GetAppToken] sending token request L:{app}-AS:")),
+        );
         lines.extend(["Exchange Response Details:".to_owned(), response.to_owned()]);
         lines.extend(exception.map(|exception| format!("Exception:\r\n{exception}")));
         lines.join("\r\n")

@@ -34,7 +34,9 @@ impl GraphError {
     }
 
     pub(crate) fn not_found(name: &str) -> Self {
-        let message = format!("Resource '{name}' does not exist or one of its queried reference-property objects are not present.");
+        let message = format!(
+            "Resource '{name}' does not exist or one of its queried reference-property objects are not present."
+        );
         Self::new(StatusCode::NOT_FOUND, "Request_ResourceNotFound", message)
     }
 
@@ -81,7 +83,8 @@ impl GraphError {
     }
 
     pub(super) fn lifetime(limit: &Lifetime) -> Self {
-        let message = format!("Credential lifetime exceeds the max value allowed as per assigned policy '{}'.", limit.policy);
+        let message =
+            format!("Credential lifetime exceeds the max value allowed as per assigned policy '{}'.", limit.policy);
         let details = json!([{ "code": "InvalidKeyEndDate", "message": message, "target": "EndDate" }]);
         let code = "CredentialInvalidLifetimeAsPerAppPolicy";
         Self { details, ..Self::new(StatusCode::BAD_REQUEST, code, message) }

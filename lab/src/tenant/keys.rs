@@ -104,11 +104,7 @@ pub(super) fn replaced(
 }
 
 /// A new entry from what a client sends to `addKey`.
-pub(super) fn added(
-    wanted: &Value,
-    limit: Option<&Lifetime>,
-    now: DateTime<Utc>,
-) -> Result<KeyCredential, GraphError> {
+pub(super) fn added(wanted: &Value, limit: Option<&Lifetime>, now: DateTime<Utc>) -> Result<KeyCredential, GraphError> {
     Sent::read(wanted)?.new_entry(limit, now)
 }
 

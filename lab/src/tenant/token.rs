@@ -82,16 +82,30 @@ impl TokenError {
         let (error, text) = match code {
             50_027 => ("invalid_request", "JWT token is invalid or malformed."),
             70_003 => ("unsupported_grant_type", "The app requested an unsupported grant type."),
-            70_011 => ("invalid_scope", "The provided request must include a 'scope' input parameter with a known resource and '/.default'."),
-            90_002 => ("invalid_request", "Tenant not found. Check to make sure you have the correct tenant ID and are signing into the correct cloud."),
+            70_011 => (
+                "invalid_scope",
+                "The provided request must include a 'scope' input parameter with a known resource and '/.default'.",
+            ),
+            90_002 => (
+                "invalid_request",
+                "Tenant not found. Check to make sure you have the correct tenant ID and are signing into the correct cloud.",
+            ),
             90_033 => ("temporarily_unavailable", "A transient error has occurred. Please try again."),
             700_016 => ("unauthorized_client", "Application was not found in the directory."),
-            700_021 => ("invalid_client", "Client assertion application identifier doesn't match 'client_id' parameter."),
+            700_021 => {
+                ("invalid_client", "Client assertion application identifier doesn't match 'client_id' parameter.")
+            }
             700_023 => ("invalid_client", "Client assertion audience claim does not match Realm issuer."),
             700_024 => ("invalid_client", "Client assertion is not within its valid time range."),
-            700_027 => ("invalid_client", "The certificate with identifier used to sign the client assertion is not registered on application. [Reason - The key was not found.]"),
+            700_027 => (
+                "invalid_client",
+                "The certificate with identifier used to sign the client assertion is not registered on application. [Reason - The key was not found.]",
+            ),
             7_000_215 => ("invalid_client", "Invalid client secret provided."),
-            7_000_216 => ("invalid_client", "'client_assertion', 'client_secret' or 'request' is required for the 'client_credentials' grant type."),
+            7_000_216 => (
+                "invalid_client",
+                "'client_assertion', 'client_secret' or 'request' is required for the 'client_credentials' grant type.",
+            ),
             7_000_222 => ("invalid_client", "The provided client secret keys are expired."),
             _ => ("invalid_request", "The request was refused."),
         };
@@ -186,7 +200,8 @@ impl Tenant {
         if field("grant_type") != Some("client_credentials") {
             return Err(TokenError::of(70_003));
         }
-        let app_id = field("client_id").and_then(|id| Uuid::parse_str(id).ok()).ok_or_else(|| TokenError::of(700_016))?;
+        let app_id =
+            field("client_id").and_then(|id| Uuid::parse_str(id).ok()).ok_or_else(|| TokenError::of(700_016))?;
         let application = self.find_app(ObjectKind::Application, app_id).ok_or_else(|| TokenError::of(700_016))?;
         let scope = field("scope").and_then(|scope| scope.strip_suffix("/.default"));
         let audience = scope.filter(|scope| Resource::of(scope).is_some()).ok_or_else(|| TokenError::of(70_011))?;
@@ -226,8 +241,12 @@ impl Tenant {
 
     /// The token endpoint or the issuer, by whichever name of the tenant.
     fn is_audience(&self, audience: &str, endpoint: &str) -> bool {
-        let Some((host, _)) = endpoint.strip_prefix("https://").and_then(|rest| rest.split_once('/')) else { return false };
-        let Some(rest) = audience.strip_prefix("https://").and_then(|rest| rest.strip_prefix(host)) else { return false };
+        let Some((host, _)) = endpoint.strip_prefix("https://").and_then(|rest| rest.split_once('/')) else {
+            return false;
+        };
+        let Some(rest) = audience.strip_prefix("https://").and_then(|rest| rest.strip_prefix(host)) else {
+            return false;
+        };
         let Some((tenant, tail)) = rest.strip_prefix('/').and_then(|rest| rest.split_once('/')) else { return false };
         self.is_named(tenant) && ["oauth2/v2.0/token", "v2.0"].contains(&tail)
     }

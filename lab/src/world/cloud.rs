@@ -59,7 +59,8 @@ impl World {
         let Some(cloud) = &self.cloud else { return };
         let object = &cloud.tenant.objects()[object];
         let place = format!("{} {}", object.kind.collection(), object.display_name);
-        for (kind, keys) in [(EffectKind::AddCloudKey, &written.added), (EffectKind::RemoveCloudKey, &written.removed)] {
+        for (kind, keys) in [(EffectKind::AddCloudKey, &written.added), (EffectKind::RemoveCloudKey, &written.removed)]
+        {
             for thumbprint in keys {
                 self.record(kind, &place, Some(thumbprint), Outcome::Changed, by);
             }
@@ -152,7 +153,10 @@ fn change_object(
         things.0.remove(index);
         return Ok(());
     }
-    things.0[index].set(set).map(drop).map_err(|property| anyhow::anyhow!("{property} is not a property of {told}, or not of that kind"))
+    things.0[index]
+        .set(set)
+        .map(drop)
+        .map_err(|property| anyhow::anyhow!("{property} is not a property of {told}, or not of that kind"))
 }
 
 fn limit_keys(tenant: &mut Tenant, max: Option<&str>, scope: PolicyScope) -> anyhow::Result<()> {
