@@ -127,6 +127,8 @@ impl Class {
 /// The value of a property.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Field {
+    /// A URL; shown as null if it is empty.
+    Address(String),
     /// Yes or no.
     Flag(bool),
     /// A GUID.
@@ -170,6 +172,11 @@ impl Thing {
 
     fn telling(self, name: &str, value: impl Into<String>) -> Self {
         self.with(name, Field::Text(value.into()))
+    }
+
+    /// An address; empty if there is none.
+    fn at(self, name: &str, value: impl Into<String>) -> Self {
+        self.with(name, Field::Address(value.into()))
     }
 
     fn listing(self, name: &str, values: &[&str]) -> Self {
@@ -248,6 +255,8 @@ impl Field {
             (Self::Flag(_), Json::String(text)) => text.parse().ok().map(Self::Flag),
             (Self::Id(_), Json::String(text)) => text.parse().ok().map(Self::Id),
             (Self::Text(_), Json::String(text)) => Some(Self::Text(text.clone())),
+            (Self::Address(_), Json::String(text)) => Some(Self::Address(text.clone())),
+            (Self::Address(_), Json::Null) => Some(Self::Address(String::new())),
             (Self::Text(_), Json::Null) => Some(Self::Text(String::new())),
             (Self::Texts(_), Json::String(text)) => Some(Self::Texts(vec![text.clone()])),
             (Self::Texts(_), Json::Array(values)) => {
@@ -283,9 +292,9 @@ fn on_premises(spec: &Hybrid) -> Things {
             .telling("Realm", tenant.to_string())
             .telling("ApplicationIdentifier", application)
             .listing("DomainName", &[DOMAIN, domain])
-            .telling("TokenIssuingEndpoint", format!("https://login.windows.net/{tenant}/oauth2/token"))
-            .telling("AuthorizationEndpoint", format!("https://login.windows.net/{tenant}/oauth2/authorize"))
-            .telling(
+            .at("TokenIssuingEndpoint", format!("https://login.windows.net/{tenant}/oauth2/token"))
+            .at("AuthorizationEndpoint", format!("https://login.windows.net/{tenant}/oauth2/authorize"))
+            .at(
                 "AuthMetadataUrl",
                 format!("https://login.windows.net/{tenant}/federationmetadata/2007-06/federationmetadata.xml"),
             )
@@ -298,9 +307,9 @@ fn on_premises(spec: &Hybrid) -> Things {
             .telling("Realm", tenant.to_string())
             .telling("ApplicationIdentifier", "")
             .listing("DomainName", &[domain])
-            .telling("TokenIssuingEndpoint", format!("{TOKENS}/{tenant}/tokens/OAuth/2"))
-            .telling("AuthorizationEndpoint", "")
-            .telling("AuthMetadataUrl", format!("{TOKENS}/{tenant}/metadata/json/1"))
+            .at("TokenIssuingEndpoint", format!("{TOKENS}/{tenant}/tokens/OAuth/2"))
+            .at("AuthorizationEndpoint", "")
+            .at("AuthMetadataUrl", format!("{TOKENS}/{tenant}/metadata/json/1"))
             .flagged("IsDefaultAuthorizationEndpoint", false)
             .listing("CertificateStrings", &[]),
         Thing::new(Class::PartnerApplication, "Exchange Online")
@@ -315,17 +324,14 @@ fn on_premises(spec: &Hybrid) -> Things {
         Thing::new(Class::IntraOrganizationConnector, &format!("HybridIOC - {ORGANIZATION_GUID}"))
             .flagged("Enabled", true)
             .listing("TargetAddressDomains", &["contoso.mail.onmicrosoft.com"])
-            .telling("DiscoveryEndpoint", "https://autodiscover-s.outlook.com/autodiscover/autodiscover.svc")
-            .telling("TargetSharingEpr", ""),
+            .at("DiscoveryEndpoint", "https://autodiscover-s.outlook.com/autodiscover/autodiscover.svc")
+            .at("TargetSharingEpr", ""),
         relationship(&format!("On-premises to O365 - {ORGANIZATION_GUID}"))
             .listing("DomainNames", &["contoso.mail.onmicrosoft.com", domain])
             .telling("TargetApplicationUri", "outlook.com")
-            .telling(
-                "TargetAutodiscoverEpr",
-                "https://autodiscover-s.outlook.com/autodiscover/autodiscover.svc/WSSecurity",
-            )
-            .telling("TargetSharingEpr", EWS)
-            .telling("TargetOwaURL", "https://outlook.office.com/mail"),
+            .at("TargetAutodiscoverEpr", "https://autodiscover-s.outlook.com/autodiscover/autodiscover.svc/WSSecurity")
+            .at("TargetSharingEpr", EWS)
+            .at("TargetOwaURL", "https://outlook.office.com/mail"),
     ];
     if spec.path == AppPath::Dedicated {
         things.push(
@@ -352,16 +358,16 @@ fn exchange_online(spec: &Hybrid) -> Things {
             .telling("Realm", spec.tenant_id.to_string())
             .telling("ApplicationIdentifier", "")
             .listing("DomainName", &[])
-            .telling("TokenIssuingEndpoint", format!("{TOKENS}/tokens/OAuth/2"))
-            .telling("AuthMetadataUrl", format!("{TOKENS}/metadata/json/1")),
+            .at("TokenIssuingEndpoint", format!("{TOKENS}/tokens/OAuth/2"))
+            .at("AuthMetadataUrl", format!("{TOKENS}/metadata/json/1")),
         Thing::new(Class::IntraOrganizationConnector, &format!("HybridIOC - {ORGANIZATION_GUID}"))
             .flagged("Enabled", true)
             .listing("TargetAddressDomains", &[DOMAIN])
-            .telling("DiscoveryEndpoint", format!("{own}/autodiscover/autodiscover.svc"))
-            .telling("TargetSharingEpr", ""),
+            .at("DiscoveryEndpoint", format!("{own}/autodiscover/autodiscover.svc"))
+            .at("TargetSharingEpr", ""),
         Thing::new(Class::IntraOrganizationConfiguration, "IntraOrganizationConfiguration")
-            .telling("OnPremiseDiscoveryEndpoint", format!("{own}/autodiscover/autodiscover.svc"))
-            .telling("OnPremiseWebServiceEndpoint", format!("{own}/EWS/Exchange.asmx"))
+            .at("OnPremiseDiscoveryEndpoint", format!("{own}/autodiscover/autodiscover.svc"))
+            .at("OnPremiseWebServiceEndpoint", format!("{own}/EWS/Exchange.asmx"))
             .listing("OnPremiseTargetAddresses", &[DOMAIN]),
         Thing::new(Class::OnPremisesOrganization, ORGANIZATION_GUID.to_string().as_str())
             .with("OrganizationGuid", Field::Id(ORGANIZATION_GUID))
@@ -371,9 +377,9 @@ fn exchange_online(spec: &Hybrid) -> Things {
         relationship(&format!("O365 to On-premises - {ORGANIZATION_GUID}"))
             .listing("DomainNames", &[DOMAIN])
             .telling("TargetApplicationUri", "mail.contoso.example")
-            .telling("TargetAutodiscoverEpr", format!("{own}/autodiscover/autodiscover.svc/WSSecurity"))
-            .telling("TargetSharingEpr", "")
-            .telling("TargetOwaURL", format!("{own}/owa")),
+            .at("TargetAutodiscoverEpr", format!("{own}/autodiscover/autodiscover.svc/WSSecurity"))
+            .at("TargetSharingEpr", "")
+            .at("TargetOwaURL", format!("{own}/owa")),
     ])
 }
 

@@ -205,6 +205,8 @@ fn shown(thing: &Thing) -> Value {
     let mut object = Map::new();
     for (name, field) in &thing.fields {
         let (kind, value) = match field {
+            Field::Address(url) if url.is_empty() => (None, Value::Null),
+            Field::Address(url) => (None, json!(url)),
             Field::Flag(value) => (Some(("@data.type", "System.Boolean")), json!(value)),
             Field::Id(id) => (Some(("@odata.type", "#Guid")), json!(id)),
             Field::Text(text) => (None, json!(text)),

@@ -115,6 +115,8 @@ fn read(call: &mut Call<'_>, class: Class) -> Result<Output, Refusal> {
 
 fn shape(thing: &Thing, controller: &str) -> Value {
     let value = |field: &Field| match field {
+        Field::Address(url) if url.is_empty() => Value::Null,
+        Field::Address(url) => Value::Uri(url.clone()),
         Field::Flag(value) => Value::from(*value),
         Field::Id(id) => Value::from(*id),
         Field::Text(text) => Value::from(text.as_str()),

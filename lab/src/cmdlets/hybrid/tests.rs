@@ -100,9 +100,11 @@ fn an_organization_relationship_is_changed_and_read_back() {
         (text(now, "TargetSharingEpr").as_str(), now.property("Enabled")),
         ("https://example.com/ews", Some(&Value::Bool(false)))
     );
+    values(&bench.exchange("EX01", set().with("TargetSharingEpr", Value::Null)));
+    assert_eq!(read(&mut bench, "Get-OrganizationRelationship")[0].property("TargetSharingEpr"), Some(&Value::Null));
     values(&bench.exchange("EX01", set().with("Enabled", false)));
     let count = bench.world.journal.counts()[&EffectKind::SetOrganizationRelationship];
-    assert_eq!((count.total, count.changed), (2, 1));
+    assert_eq!((count.total, count.changed), (3, 2));
     let wrong = bench.exchange("EX01", set().with("Enabled", "perhaps"));
     assert_refused(&wrong, "Enabled");
 }
