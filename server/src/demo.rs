@@ -31,6 +31,9 @@ const PATIENCE: Duration = Duration::from_secs(150);
 
 #[derive(Args, Debug)]
 pub(crate) struct DemoArgs {
+    /// A hybrid organization: the key is registered in its tenant too, and every leg of trust towards the cloud is probed.
+    #[arg(long)]
+    hybrid: bool,
     /// Leave lab and service up at the end, until Ctrl-C.
     #[arg(long)]
     keep: bool,
@@ -43,7 +46,7 @@ pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
     telemetry::start(if args.log { "info" } else { "error" }, LogFormat::Text)?;
     let mut signals = Signals::new()?;
     let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
-    let lab = lab::Lab::start(lab::Options { scale: SCALE, ..lab::Options::default() }).await?;
+    let lab = lab::Lab::start(lab::Options { scale: SCALE, hybrid: args.hybrid, ..lab::Options::default() }).await?;
     let files = lab.write_files(folder.path())?;
     let mut config = config::load(Some(&files.config))?;
     config.listen.set_port(0);
@@ -84,8 +87,9 @@ async fn renew(config: &Config, service: &Service, lab: &lab::Lab) -> anyhow::Re
     let bob = person("bob@contoso.example", TokenRole::Approver)?;
     let carol = person("carol@contoso.example", TokenRole::Approver)?;
     let begun = Instant::now();
+    let tenant = if lab.cloud().is_some() { " and a tenant" } else { "" };
     show::title(&format!(
-        "A lab of {} Exchange servers is up; its clock runs {SCALE} times as fast as yours",
+        "A lab of {} Exchange servers{tenant} is up; its clock runs {SCALE} times as fast as yours",
         lab.servers().len()
     ));
     let request = json!({
@@ -163,8 +167,9 @@ async fn conclude(auditor: &Client, id: &str, lab: &lab::Lab, begun: Instant) ->
     let trust = lab.report().trust;
     say!("  renewal {id} succeeded after {:.1} s", begun.elapsed().as_secs_f64());
     say!("\nTrust probe: {} checked, {} refused", trust.checked, trust.refused);
+    show::legs(&trust);
     say!("Renewal: {}", pack["renewal"]["state"]["status"].as_str().unwrap_or_default());
-    ensure!(trust.refused == 0, "servers refused tokens of each other: {:?}", trust.refusals);
+    ensure!(trust.refused == 0, "tokens were refused: {:?}", trust.refusals);
     Ok(())
 }
 

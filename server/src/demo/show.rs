@@ -57,12 +57,34 @@ fn outcome(detail: &Json) -> String {
             let pfx = detail["pfx"].as_str().unwrap_or("was there already");
             format!(": {} ({pfx}), key in {}", short("thumbprint"), detail["key"].as_str().unwrap_or_default())
         }
+        Some("trusted_cloud") => {
+            let kept = detail["kept"].as_array().map_or(0, Vec::len);
+            format!(": {} in Entra beside {kept}, accepted when used", short("thumbprint"))
+        }
+        Some("refreshed_hybrid") => checks(detail, "checks"),
         Some("staged") => format!(": effective {}", minutes(&detail["effective_at"])),
         Some("postponed") => format!(": date pushed out to {}", minutes(&detail["exchange_publishes_at"])),
         Some("published") => format!(": by {}", detail["by"].as_str().unwrap_or_default()),
         Some("soaked") => format!(": {} checks green", detail["checks"]),
         Some("closed") => format!(": {} checks", detail["evidence"].as_array().map_or(0, Vec::len)),
         _ => String::new(),
+    }
+}
+
+fn checks(detail: &Json, word: &str) -> String {
+    let evidence = detail["evidence"].as_array().map_or(&[][..], Vec::as_slice);
+    let made = evidence.iter().filter(|check| check["result"] != "not_made").count();
+    let left = evidence.len() - made;
+    if left == 0 { format!(": {made} {word}") } else { format!(": {made} {word}, {left} not made") }
+}
+
+/// What the trust probe saw, leg by leg; nothing to add where there is only one.
+pub(super) fn legs(trust: &lab::Trust) {
+    if trust.legs.len() < 2 {
+        return;
+    }
+    for (leg, total) in &trust.legs {
+        say!("  {:<40}{:>9} checked, {} refused", leg.name(), total.checked, total.refused);
     }
 }
 
