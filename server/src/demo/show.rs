@@ -79,7 +79,7 @@ fn checks(detail: &Json, word: &str) -> String {
 }
 
 /// What the trust probe saw, leg by leg; nothing to add where there is only one.
-pub(super) fn legs(trust: &lab::Trust) {
+pub(super) fn legs(trust: &lab::trust::Trust) {
     if trust.legs.len() < 2 {
         return;
     }
