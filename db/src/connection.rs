@@ -157,9 +157,8 @@ const MAX_CONNECTIONS: u32 = 16;
 const LONGEST_TRANSACTION: Duration = Duration::from_secs(30);
 
 /// What every connection asks of PostgreSQL. A process that is cut off in the middle of a transaction must not keep its locks: the server ends what
-/// stands still. A statement is planned once: each has an index for all that it may be asked (`db/tests/history.rs`), which is to be used also while a
-/// table is so small that reading all of it seems as cheap.
-const SESSION: &str = "SET idle_in_transaction_session_timeout = '5s'; SET plan_cache_mode = force_generic_plan; SET random_page_cost = 1.1";
+/// stands still. A statement is planned once: each has an index for all that it may be asked (`db/tests/history.rs`).
+const SESSION: &str = "SET idle_in_transaction_session_timeout = '5s'; SET plan_cache_mode = force_generic_plan";
 
 impl Db {
     /// Opens `sqlite:<file>` (made when missing) or `postgres://…`. Does not migrate.

@@ -108,7 +108,7 @@ impl Explainer {
                 let [line] = lines.as_slice() else { panic!("{text}\n{lines:#?}") };
                 let (asked, limit) = text.split_once("ORDER BY").unwrap();
                 assert!(line.starts_with("SEARCH") && limit.contains("LIMIT"), "{text}\n{line}");
-                let filters = asked.matches(['?', '$']).count();
+                let filters = asked.matches(" AND ").count() + 1;
                 assert_eq!(line.matches('?').count(), filters, "{text}\n{line}");
             }
         }
