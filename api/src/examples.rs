@@ -265,6 +265,7 @@ fn step(renewal: &Renewal) -> Step {
             not_after: at(48) + TimeDelta::days(1826),
             adopted: false,
             certificate: Some("MIIDXTCCAkWgAwIBAgIQ…".to_owned()),
+            exchange_publishes_at: None,
         }),
         started_at: Some(at(48)),
         finished_at: Some(at(48)),

@@ -320,6 +320,7 @@ pub(crate) async fn distributing(db: &Db, organization: &str, servers: usize) ->
         not_after: minutes(1000),
         adopted: false,
         certificate: None,
+        exchange_publishes_at: None,
     };
     db.write(async |tx| tx.finish_step(&generate, WORKER, &StepEnd::Done(outcome.clone()), now()).await).await.unwrap();
     new

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 
-use super::{SKIPPABLE_KEY, exchange, lines, source_thumbprint, whole};
+use super::{BY_HAND_HOURS, PUSHED_OUT, SKIPPABLE_KEY, exchange, lines, push_out_line, source_thumbprint, whole};
 use crate::{
     CloudSettings, HybridObjects, Organization, Phase, Plan, Snapshot, StepKind, Tenant, Thumbprint, Trouble,
     cloud::{Application, Checked, CloudKey, CloudName, EXCHANGE_ONLINE, Principal, application_name},
@@ -127,18 +127,16 @@ impl Seen<'_> {
 
     /// Whoever has staged a certificate has set a date too, at which Exchange publishes it whether Entra has its key or not.
     fn staged_without_cloud(&self, plan: &Plan) -> Option<Finding> {
-        let CertificateSource::Adopt { thumbprint, .. } = &plan.certificate else { return None };
-        let until = self.staged_until?;
+        let (thumbprint, until) = (plan.adopted()?, self.staged_until?);
         let is_there = match self.tenant {
             Some(Tenant::Read { application: Some(application), .. }) => application.key_of(thumbprint).is_some(),
             _ => false,
         };
-        let dc = plan.observed.domain_controllers.first().map_or("<domain controller>", String::as_str);
         (!is_there).then(|| Finding {
             code: "staged_before_cloud".to_owned(),
             target: String::new(),
-            message: format!("Exchange publishes the staged certificate {thumbprint} by itself at {until}; nothing shows that Entra has its key. If the run has not registered it by then, servers sign with a key that is refused: push the date out first if that is near."),
-            fix: Some(format!("Set-AuthConfig -NewCertificateThumbprint {thumbprint} -NewCertificateEffectiveDate <now + 72 h> -Force -DomainController {dc}")),
+            message: format!("Exchange publishes the staged certificate {thumbprint} by itself at {until}; nothing shows that Entra has its key, without which what servers sign is refused. {PUSHED_OUT}"),
+            fix: Some(push_out_line(plan, thumbprint, BY_HAND_HOURS)),
         })
     }
 
