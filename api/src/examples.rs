@@ -125,6 +125,7 @@ fn snapshot() -> Snapshot {
 fn cloud_settings() -> CloudSettings {
     CloudSettings {
         cloud: CloudName::Global,
+        graph_url: None,
         tenant_id: TENANT.to_owned(),
         application_id: None,
         exchange_online: true,

@@ -252,6 +252,7 @@ pub(crate) async fn hybrid_approved(db: &Db, by_hand: bool) -> (Renewal, Plan) {
     let step = claim(db, now()).await.unwrap();
     let settings = CloudSettings {
         cloud: CloudName::Global,
+        graph_url: None,
         tenant_id: "7c9e6679-7425-40de-944b-e07fc1f90ae7".to_owned(),
         application_id: None,
         exchange_online: false,

@@ -271,7 +271,7 @@ fn name(key: &CloudKey) -> String {
 /// The steps of a phase that the cloud half adds.
 pub(super) fn steps(plan: &Plan, organization: &Organization, phase: Phase) -> Vec<PlannedStep> {
     let Some(cloud) = &plan.cloud else { return Vec::new() };
-    let graph = organization.cloud.as_ref().map_or(CloudName::Global, |settings| settings.cloud).graph();
+    let graph = organization.cloud.as_ref().map_or_else(|| CloudName::Global.graph(), CloudSettings::graph);
     match phase {
         Phase::TrustCloud => vec![trust(plan, cloud, graph)],
         Phase::RefreshHybrid => vec![refresh(cloud)],

@@ -50,6 +50,7 @@ pub(crate) fn healthy() -> HybridObjects {
 pub(crate) fn settings() -> CloudSettings {
     CloudSettings {
         cloud: crate::cloud::CloudName::Global,
+        graph_url: None,
         tenant_id: TENANT.to_owned(),
         application_id: Some(APPLICATION.to_owned()),
         exchange_online: true,

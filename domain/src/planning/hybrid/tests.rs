@@ -351,3 +351,17 @@ fn a_hybrid_plan_and_what_it_was_made_from_survive_their_stored_forms() {
         assert_eq!(serde_json::from_value::<Organization>(serde_json::json!(organization)).unwrap(), organization);
     }
 }
+
+#[test]
+fn a_plan_for_a_cloud_of_its_own_says_where_it_sends_its_requests() {
+    let plan = made(automatic(), |organization, _, _| {
+        let settings = organization.cloud.as_mut().unwrap();
+        settings.cloud = CloudName::Custom;
+        settings.graph_url = Some("https://graph.lab.example:8443".to_owned());
+    })
+    .unwrap();
+    for kind in [StepKind::TrustCloud, StepKind::PruneCloud] {
+        let (_, line) = lines_of(&plan, kind)[0];
+        assert!(line.starts_with("PATCH https://graph.lab.example:8443/v1.0/applications/object-1 "), "{line}");
+    }
+}
