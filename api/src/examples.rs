@@ -161,6 +161,7 @@ fn tenant() -> Tenant {
         application: Some(application()),
         shared_principal: Some(shared),
         max_key_lifetime_days: Some(1826),
+        key_lifetime_not_read: None,
         exchange_online: Checked::NotChecked { reason: "exchange_online is not configured".to_owned() },
     }
 }

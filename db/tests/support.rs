@@ -277,6 +277,7 @@ pub(crate) async fn hybrid_approved(db: &Db, by_hand: bool) -> (Renewal, Plan) {
         application: Some(application),
         shared_principal: None,
         max_key_lifetime_days: None,
+        key_lifetime_not_read: None,
         exchange_online: Checked::NotChecked { reason: "not configured".to_owned() },
     };
     let organization = Organization {

@@ -106,6 +106,10 @@ pub enum Tenant {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         #[schema(example = 1826)]
         max_key_lifetime_days: Option<u32>,
+        /// Why those policies could not be read; absent when they were.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schema(example = "Graph refused: Insufficient privileges to complete the operation.")]
+        key_lifetime_not_read: Option<String>,
         /// What Exchange Online says of its side.
         exchange_online: Checked,
     },

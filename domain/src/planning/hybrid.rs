@@ -151,10 +151,25 @@ impl Seen<'_> {
         let mut about = |code: &str, target: &str, message: String, fix: Option<String>| {
             found.push(Finding { code: code.to_owned(), target: target.to_owned(), message, fix });
         };
-        let Some(Tenant::Read { application: Some(application), shared_principal, exchange_online, .. }) = self.tenant
+        let Some(Tenant::Read {
+            application: Some(application),
+            shared_principal,
+            key_lifetime_not_read,
+            exchange_online,
+            ..
+        }) = self.tenant
         else {
             return found;
         };
+        // Without its reason, which may name the request: a plan says the same as long as things are the same.
+        if key_lifetime_not_read.is_some() && !is_registered(plan, application) {
+            about(
+                "key_lifetime_not_checked",
+                &application.display_name,
+                "How long a key may live in this tenant could not be read. If that is less than the new certificate lives, Entra refuses its key: the run stops then, with the certificate on the servers and before anything signs with it or is announced. To know it before, let the application of rekey read the policies (Policy.Read.All of Microsoft Graph) and raise the renewal again.".to_owned(),
+                None,
+            );
+        }
         if let Some(current) = plan.observed.current.as_ref().filter(|current| application.key_of(current).is_none()) {
             about(
                 "current_key_not_in_entra",
@@ -211,6 +226,11 @@ impl Seen<'_> {
         }
         found
     }
+}
+
+/// Whether the application has the key of the certificate that is taken over.
+fn is_registered(plan: &Plan, application: &Application) -> bool {
+    plan.adopted().is_some_and(|thumbprint| application.key_of(thumbprint).is_some())
 }
 
 fn by_hand() -> Finding {
