@@ -5,6 +5,7 @@
 mod backup;
 mod canary;
 mod cluster;
+mod hybrid;
 mod outages;
 mod partition;
 mod probe;

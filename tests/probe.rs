@@ -1,6 +1,11 @@
 //! `rekey probe`: what an administrator runs first.
 
-use lab::{Lab, Options, faults::Fault, server::Power};
+use lab::{
+    Lab, Options,
+    faults::Fault,
+    organization::{Hybrid, Organization, Permission},
+    server::Power,
+};
 
 use crate::support::Rekey;
 
@@ -45,5 +50,48 @@ async fn the_probe_says_what_is_there_what_is_missing_and_how_to_mend_it() {
     assert_eq!(code, 1, "{said}");
     assert!(said.contains("[credentials_refused]") && said.contains("-> Correct username and password"), "{said}");
     assert!(!said.contains(&std::env::var("PATH").unwrap()), "the password is not repeated");
+    lab.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_probe_enters_the_tenant_of_a_hybrid_organization_and_says_what_its_administrator_must_do() {
+    let organization = Organization { hybrid: Some(Hybrid::contoso().with_leftover_keys()), ..Organization::contoso() };
+    let lab = Lab::start(Options { hybrid: true, organization, ..Options::default() }).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let files = lab.write_files(folder.path()).unwrap();
+    let (said, code) = probe(&files.config).await;
+    assert_eq!(code, 0, "{said}");
+    for expected in [
+        "ok   Tenant    Microsoft Entra and Graph",
+        &lab.cloud().unwrap().client_id.to_string(),
+        &Hybrid::contoso().application_name(),
+        "not limited by a policy",
+        "note Tenant    shared principal",
+        "-ResetFirstPartyServicePrincipalKeyCredentials",
+        "ok   Tenant    Exchange Online",
+        "the tenant is good",
+    ] {
+        assert!(said.contains(expected), "{expected}: {said}");
+    }
+
+    for permission in [Permission::PolicyReadAll, Permission::ExchangeAdministrator] {
+        lab.apply(Fault::CloudPermission { permission, granted: false }).unwrap();
+    }
+    let (said, code) = probe(&files.config).await;
+    assert_eq!(code, 0, "a renewal can run without them: {said}");
+    for expected in ["[key_lifetime_not_checked]", "Policy.Read.All", "note Tenant    Exchange Online"] {
+        assert!(said.contains(expected), "{expected}: {said}");
+    }
+
+    for permission in [Permission::ApplicationReadWriteOwnedBy, Permission::ApplicationReadWriteAll] {
+        lab.apply(Fault::CloudPermission { permission, granted: false }).unwrap();
+    }
+    let (said, code) = probe(&files.config).await;
+    assert_eq!(code, 1, "{said}");
+    assert!(
+        said.contains("BAD  Tenant    Microsoft Entra and Graph") && said.contains("Application.ReadWrite"),
+        "{said}"
+    );
+    assert!(said.contains("would be refused") && !said.contains("eyJ") && !said.contains("PRIVATE KEY"), "{said}");
     lab.shutdown().await;
 }

@@ -163,6 +163,13 @@ impl Person {
         body
     }
 
+    /// An answer that is not JSON.
+    pub(crate) async fn text(&self, rekey: &Rekey, path: &str) -> (header::HeaderMap, String) {
+        let request = self.http.get(format!("{}{path}", rekey.base)).bearer_auth(&self.token);
+        let response = request.send().await.unwrap().error_for_status().unwrap();
+        (response.headers().clone(), response.text().await.unwrap())
+    }
+
     pub(crate) async fn post(&self, rekey: &Rekey, path: &str, body: &Json) -> Json {
         let (status, body) = self.call(rekey, Method::POST, path, Some(body)).await;
         assert!(status.is_success(), "POST {path}: {body:#}");

@@ -125,6 +125,7 @@ fn snapshot() -> Snapshot {
 fn cloud_settings() -> CloudSettings {
     CloudSettings {
         cloud: CloudName::Global,
+        graph_url: None,
         tenant_id: TENANT.to_owned(),
         application_id: None,
         exchange_online: true,
@@ -160,6 +161,7 @@ fn tenant() -> Tenant {
         application: Some(application()),
         shared_principal: Some(shared),
         max_key_lifetime_days: Some(1826),
+        key_lifetime_not_read: None,
         exchange_online: Checked::NotChecked { reason: "exchange_online is not configured".to_owned() },
     }
 }
@@ -265,6 +267,7 @@ fn step(renewal: &Renewal) -> Step {
             not_after: at(48) + TimeDelta::days(1826),
             adopted: false,
             certificate: Some("MIIDXTCCAkWgAwIBAgIQ…".to_owned()),
+            exchange_publishes_at: None,
         }),
         started_at: Some(at(48)),
         finished_at: Some(at(48)),

@@ -137,6 +137,7 @@ async fn what_joins_the_organization_to_the_cloud_is_shown_with_what_is_wrong() 
         application: Some(application),
         shared_principal: None,
         max_key_lifetime_days: None,
+        key_lifetime_not_read: None,
         exchange_online: Checked::NotChecked { reason: "not configured".to_owned() },
     };
     let down = Tenant::Unreachable { trouble: Trouble::new("cloud_unreachable", "No answer", "Open the way to it") };

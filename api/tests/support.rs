@@ -221,6 +221,7 @@ impl Service {
             not_after: now + TimeDelta::days(1826),
             adopted: false,
             certificate: Some("MIIBPUBLIC".to_owned()),
+            exchange_publishes_at: None,
         };
         self.finish(&step, StepEnd::Done(outcome)).await;
     }

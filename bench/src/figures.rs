@@ -15,7 +15,7 @@ pub(crate) async fn measure(figure: Figure, settings: &Settings, server: &Server
         Figure::Accepts => accepts::measure(settings, server).await,
         Figure::Steps => steps::measure(settings, server).await,
         Figure::Start => start::measure(settings, server).await,
-        Figure::History => history::measure(settings, server).await,
+        Figure::History => Box::pin(history::measure(settings, server)).await,
         Figure::Memory => memory::measure(settings, server).await,
         Figure::Waiting => waiting::measure(settings, server).await,
     }

@@ -203,6 +203,7 @@ pub(crate) fn no_op(kind: StepKind, work: Work, now: DateTime<Utc>) -> Outcome {
             not_after: now + TimeDelta::days(1826),
             adopted: false,
             certificate: None,
+            exchange_publishes_at: None,
         },
         StepKind::Distribute => Outcome::Distributed {
             thumbprint: thumbprint('B'),
@@ -214,9 +215,12 @@ pub(crate) fn no_op(kind: StepKind, work: Work, now: DateTime<Utc>) -> Outcome {
             effective_at: if work == Work::Chain { now } else { now + TimeDelta::hours(49) },
             domain_controllers: domain_controllers(),
         },
-        StepKind::Publish => {
-            Outcome::Published { published_at: now, by: Publisher::Rekey, domain_controllers: domain_controllers() }
-        }
+        StepKind::Publish => Outcome::Published {
+            published_at: now,
+            by: Publisher::Rekey,
+            domain_controllers: domain_controllers(),
+            lacking: Vec::new(),
+        },
         StepKind::Restart => Outcome::Restarted { processes: Vec::new() },
         StepKind::Soak => Outcome::Soaked { checks: 1, evidence: Vec::new() },
         StepKind::ClearPrevious => Outcome::ClearedPrevious { domain_controllers: domain_controllers() },

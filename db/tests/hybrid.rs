@@ -14,6 +14,7 @@ fn outcome(kind: StepKind) -> Outcome {
             not_after: minutes(1000),
             adopted: false,
             certificate: Some("MIIB".to_owned()),
+            exchange_publishes_at: None,
         },
         StepKind::Distribute => {
             Outcome::Distributed { thumbprint: thumbprint('B'), pfx: None, key: Key::Csp, already_present: false }
@@ -26,7 +27,9 @@ fn outcome(kind: StepKind) -> Outcome {
             confirmed_by: None,
         },
         StepKind::Stage => Outcome::Staged { effective_at: now(), domain_controllers },
-        StepKind::Publish => Outcome::Published { published_at: now(), by: Publisher::Rekey, domain_controllers },
+        StepKind::Publish => {
+            Outcome::Published { published_at: now(), by: Publisher::Rekey, domain_controllers, lacking: Vec::new() }
+        }
         StepKind::RefreshHybrid => Outcome::RefreshedHybrid { corrected: Vec::new(), evidence: Vec::new() },
         StepKind::PruneCloud => Outcome::PrunedCloud { removed: vec!["key-of-a".to_owned()], already_gone: false },
         _ => Outcome::not_done("played"),

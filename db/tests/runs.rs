@@ -16,6 +16,7 @@ fn generated() -> StepEnd {
         not_after: minutes(1000),
         adopted: false,
         certificate: None,
+        exchange_publishes_at: None,
     })
 }
 

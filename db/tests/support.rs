@@ -252,6 +252,7 @@ pub(crate) async fn hybrid_approved(db: &Db, by_hand: bool) -> (Renewal, Plan) {
     let step = claim(db, now()).await.unwrap();
     let settings = CloudSettings {
         cloud: CloudName::Global,
+        graph_url: None,
         tenant_id: "7c9e6679-7425-40de-944b-e07fc1f90ae7".to_owned(),
         application_id: None,
         exchange_online: false,
@@ -276,6 +277,7 @@ pub(crate) async fn hybrid_approved(db: &Db, by_hand: bool) -> (Renewal, Plan) {
         application: Some(application),
         shared_principal: None,
         max_key_lifetime_days: None,
+        key_lifetime_not_read: None,
         exchange_online: Checked::NotChecked { reason: "not configured".to_owned() },
     };
     let organization = Organization {
@@ -320,6 +322,7 @@ pub(crate) async fn distributing(db: &Db, organization: &str, servers: usize) ->
         not_after: minutes(1000),
         adopted: false,
         certificate: None,
+        exchange_publishes_at: None,
     };
     db.write(async |tx| tx.finish_step(&generate, WORKER, &StepEnd::Done(outcome.clone()), now()).await).await.unwrap();
     new

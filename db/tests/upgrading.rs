@@ -115,12 +115,15 @@ fn outcome(kind: StepKind, at: DateTime<Utc>) -> Outcome {
             not_after: at,
             adopted: false,
             certificate: None,
+            exchange_publishes_at: None,
         },
         StepKind::Distribute => {
             Outcome::Distributed { thumbprint: thumbprint('B'), pfx: None, key: Key::Csp, already_present: true }
         }
         StepKind::Stage => Outcome::Staged { effective_at: at, domain_controllers },
-        StepKind::Publish => Outcome::Published { published_at: at, by: Publisher::Rekey, domain_controllers },
+        StepKind::Publish => {
+            Outcome::Published { published_at: at, by: Publisher::Rekey, domain_controllers, lacking: Vec::new() }
+        }
         StepKind::ClearPrevious => Outcome::ClearedPrevious { domain_controllers },
         StepKind::Prune => Outcome::Removed { thumbprint: thumbprint('A'), already_gone: false },
         _ => Outcome::not_done("played"),

@@ -55,6 +55,10 @@ pub struct CloudSettings {
     /// Which Microsoft cloud.
     #[serde(default)]
     pub cloud: CloudName,
+    /// Where Microsoft Graph is in a custom cloud, without a slash at the end; absent for all others, whose address is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "https://graph.lab.example")]
+    pub graph_url: Option<String>,
     /// The tenant: a GUID.
     #[schema(example = "7c9e6679-7425-40de-944b-e07fc1f90ae7")]
     pub tenant_id: String,
@@ -78,6 +82,14 @@ pub struct CloudSettings {
     pub purge_shared_principal: bool,
 }
 
+impl CloudSettings {
+    /// Where Microsoft Graph is, without a slash at the end.
+    #[must_use]
+    pub fn graph(&self) -> &str {
+        self.graph_url.as_deref().unwrap_or_else(|| self.cloud.graph())
+    }
+}
+
 /// What was seen of the tenant.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize, ToSchema)]
 #[serde(tag = "reach", rename_all = "snake_case")]
@@ -94,6 +106,10 @@ pub enum Tenant {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         #[schema(example = 1826)]
         max_key_lifetime_days: Option<u32>,
+        /// Why those policies could not be read; absent when they were.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schema(example = "Graph refused: Insufficient privileges to complete the operation.")]
+        key_lifetime_not_read: Option<String>,
         /// What Exchange Online says of its side.
         exchange_online: Checked,
     },

@@ -268,6 +268,29 @@ impl Plan {
         self.gates.iter().any(|g| g.gate == gate)
     }
 
+    /// Whether a certificate that somebody has staged is taken over.
+    #[must_use]
+    pub fn adopts(&self) -> bool {
+        self.adopted().is_some()
+    }
+
+    /// The certificate that is taken over; none when one is made.
+    #[must_use]
+    pub fn adopted(&self) -> Option<&Thumbprint> {
+        match &self.certificate {
+            CertificateSource::Adopt { thumbprint, .. } => Some(thumbprint),
+            CertificateSource::Generate { .. } => None,
+        }
+    }
+
+    /// How far ahead of now, in hours, the date of a certificate that is taken over is at least when the run begins with it: as far as that of a new one,
+    /// and in an emergency, which stages without a wait, as far as it takes to do all that comes before the publication.
+    #[must_use]
+    pub fn held_off_hours(&self) -> u32 {
+        let least = u32::try_from(crate::progress::POSTPONED_BY.num_hours()).unwrap_or_default();
+        self.staging_lead_hours.max(least)
+    }
+
     /// The gates of this plan in the order in which a run meets them.
     pub fn gates_in_order(&self) -> impl Iterator<Item = Gate> {
         Gate::ALL.into_iter().filter(|gate| self.has_gate(*gate))

@@ -29,6 +29,12 @@ pub const SKIPPABLE_KEY: &str =
 /// Kerberos and `Set-AuthConfig` bear five minutes (domain.md 6.4).
 const CLOCK_TOLERANCE_SECONDS: i64 = 300;
 
+/// What approvers should know of the date of a certificate that is taken over.
+const PUSHED_OUT: &str = "The run pushes the date out as soon as it begins; until it is approved nobody does. Push it out now if it may come before that.";
+
+/// How far ahead of now a person sets such a date.
+const BY_HAND_HOURS: u32 = 72;
+
 /// A staged certificate is taken over only when it outlives the renewal by this much.
 const ADOPTABLE_FOR: TimeDelta = TimeDelta::days(180);
 
@@ -221,6 +227,10 @@ fn findings(
             format!("The previous certificate {previous} leaves AuthConfig when the new one is published."),
         );
     }
+    found.extend(staged_without_servers(plan, participants, auth_config));
+    let mut about = |code: &str, message: String| {
+        found.push(Finding { code: code.to_owned(), target: String::new(), message, fix: None })
+    };
     if !organization.windows {
         about("restart_by_hand", "No Windows endpoint is configured: restart MSExchangeServiceHost and recycle the OWA and ECP application pools on every server by hand after publication. Key checks are not made.".to_owned());
     }
@@ -358,7 +368,7 @@ fn exchange(text: Vec<String>) -> Vec<PlannedCmdlet> {
 fn generate_text(plan: &Plan) -> &'static str {
     match plan.certificate {
         CertificateSource::Adopt { .. } => {
-            "Take over the certificate that is staged already: it is healthy. Its key is read from a server that has it."
+            "Take over the certificate that is staged already: it is healthy. First its effective date is pushed out, if it is nearer than that: Exchange would publish it then by itself, whether or not every server and Entra have its key. Until the publication is approved, the date is pushed out again two hours before it comes. Then its key is read from a server that has it. If the renewal is cancelled before it is staged anew, it stays staged, with the later date and wherever it was brought."
         }
         CertificateSource::Generate { .. } => {
             "Make the new certificate: RSA, SHA-256, CN=Microsoft Exchange Server Auth Certificate. Its key is kept sealed until every server has it."
@@ -368,11 +378,36 @@ fn generate_text(plan: &Plan) -> &'static str {
 
 fn export_cmdlet(plan: &Plan) -> Vec<PlannedCmdlet> {
     match &plan.certificate {
-        CertificateSource::Adopt { thumbprint, from } => exchange(vec![format!(
-            "Export-ExchangeCertificate -Server {from} -Thumbprint {thumbprint} -BinaryEncoded -Password <one-time password>"
-        )]),
+        CertificateSource::Adopt { thumbprint, from } => exchange(vec![
+            push_out_line(plan, thumbprint, plan.held_off_hours()),
+            format!(
+                "Export-ExchangeCertificate -Server {from} -Thumbprint {thumbprint} -BinaryEncoded -Password <one-time password>"
+            ),
+        ]),
         CertificateSource::Generate { .. } => Vec::new(),
     }
+}
+
+/// Moves the date of a certificate that is staged already.
+fn push_out_line(plan: &Plan, thumbprint: &Thumbprint, hours: u32) -> String {
+    let dc = plan.observed.domain_controllers.first().map_or("<domain controller>", String::as_str);
+    format!(
+        "Set-AuthConfig -NewCertificateThumbprint {thumbprint} -NewCertificateEffectiveDate <now + {hours} h> -Force -DomainController {dc}"
+    )
+}
+
+/// Whoever has staged a certificate has set a date too, at which Exchange publishes it whether every server has its key or not.
+fn staged_without_servers(plan: &Plan, participants: &[&Server], auth_config: &AuthConfig) -> Option<Finding> {
+    let (thumbprint, until) = (plan.adopted()?, auth_config.next_effective_at?);
+    let has = |server: &&&Server| server.certificate(thumbprint).is_some_and(|held| held.key.is_usable());
+    let lacking: Vec<&str> =
+        participants.iter().filter(|server| !has(server)).map(|server| server.fqdn.as_str()).collect();
+    (!lacking.is_empty()).then(|| Finding {
+        code: "staged_before_servers".to_owned(),
+        target: String::new(),
+        message: format!("Exchange publishes the staged certificate {thumbprint} by itself at {until}; nothing shows that these servers have its key: {}. {PUSHED_OUT}", lacking.join(", ")),
+        fix: Some(push_out_line(plan, thumbprint, BY_HAND_HOURS)),
+    })
 }
 
 fn distribute(server: &PlannedServer) -> PlannedStep {

@@ -19,6 +19,9 @@ pub const SERVER_UNREACHABLE: &str = "server_unreachable";
 /// How long before the effective date an unapproved publication is pushed out.
 pub const GUARD: TimeDelta = TimeDelta::hours(2);
 
+/// How far an effective date is pushed out when it is near.
+pub const POSTPONED_BY: TimeDelta = TimeDelta::hours(24);
+
 /// Everything that is known of a renewal at one time.
 #[derive(Clone, Copy, Debug)]
 pub struct Run<'a> {
@@ -89,9 +92,10 @@ impl Facts {
         let mut facts = Self::default();
         for outcome in steps.iter().filter_map(|s| s.outcome.as_ref()) {
             match outcome {
-                Outcome::Generated { thumbprint, not_after, .. } => {
+                Outcome::Generated { thumbprint, not_after, exchange_publishes_at, .. } => {
                     facts.thumbprint = Some(thumbprint.clone());
                     facts.not_after = Some(*not_after);
+                    facts.exchange_publishes_at = *exchange_publishes_at;
                 }
                 Outcome::TrustedCloud { .. } => facts.trusted_cloud = true,
                 Outcome::Staged { effective_at, .. } => {
@@ -114,7 +118,7 @@ impl Facts {
 pub enum Permit {
     /// To do it.
     Run,
-    /// Only to keep the effective date away while nobody has approved the publication.
+    /// Only to keep the effective date away while the run has not come to the publication, or nobody has approved it.
     Guard,
     /// Not at all: its phase is not the one being worked on.
     Park,
@@ -127,7 +131,14 @@ pub fn permit(state: &State, step: &Step) -> Permit {
         State::Requested | State::Planning if step.kind == StepKind::Preflight => Permit::Run,
         State::Running { phase } | State::Waiting { phase, .. } if step.phase == *phase => Permit::Run,
         State::Soaking { .. } if step.phase == Phase::Soak => Permit::Run,
-        State::AwaitingApproval { gate: Gate::Publish, .. } if step.kind == StepKind::Publish => Permit::Guard,
+        State::AwaitingApproval { gate: Gate::TrustCloud | Gate::Publish, .. } if step.kind == StepKind::Publish => {
+            Permit::Guard
+        }
+        State::Running { phase } | State::Waiting { phase, .. }
+            if step.kind == StepKind::Publish && is_before_publication(*phase) =>
+        {
+            Permit::Guard
+        }
         State::Paused { was, .. } if step.kind == StepKind::Publish && was.phase() != Some(Phase::Undo) => {
             Permit::Guard
         }
@@ -135,6 +146,11 @@ pub fn permit(state: &State, step: &Step) -> Permit {
         state if is_catching_up(step) && (state.is_working() || state.open_gate().is_some()) => Permit::Run,
         _ => Permit::Park,
     }
+}
+
+/// Whether a run that has been approved is still on its way to the publication. A certificate that somebody staged before it is taken over with its date.
+fn is_before_publication(phase: Phase) -> bool {
+    (Phase::Generate..Phase::Publish).contains(&phase)
 }
 
 /// A step that the run has gone past because its server could not be reached.
@@ -151,13 +167,14 @@ impl Run<'_> {
             return self.take_up_planning(now);
         }
         let plan = self.plan?;
-        match &self.renewal.state {
+        let follows = match &self.renewal.state {
             State::AwaitingApproval { gate, since, .. } => self.advance_gate(plan, *gate, *since, now),
             State::Scheduled { until } if *until <= now => Some(Event::PhaseBegan { phase: Phase::Generate }.into()),
-            State::Paused { .. } => self.guard_while_paused(now),
+            State::Paused { was, .. } => self.guard_while_paused(plan, was, now),
             state if state.is_working() => self.advance_phase(plan, state.phase()?, now),
             _ => None,
-        }
+        };
+        follows.or_else(|| self.guard_on_the_way(plan, now))
     }
 
     /// When [`Run::advance`] must be asked again even if nothing else happens.
@@ -243,11 +260,30 @@ impl Run<'_> {
     }
 
     /// A pause does not stop the clock of Exchange: a staged certificate would be published by itself.
-    fn guard_while_paused(&self, now: DateTime<Utc>) -> Option<Advance> {
+    fn guard_while_paused(&self, plan: &Plan, was: &State, now: DateTime<Utc>) -> Option<Advance> {
         let facts = Facts::of(self.steps);
         let ready = self.guarded_publication(now, StepStatus::Pending);
-        let needed = facts.exchange_publishes_at.is_some() && facts.published_at.is_none() && !ready.is_empty();
+        let has_date =
+            facts.exchange_publishes_at.is_some() || (plan.adopts() && was.phase().is_some_and(is_before_publication));
+        let needed = has_date && facts.published_at.is_none() && !ready.is_empty();
         needed.then_some(Advance { event: None, ready })
+    }
+
+    /// A certificate that was staged before this run has a date that can come while servers or Entra still lack its key.
+    fn guard_on_the_way(&self, plan: &Plan, now: DateTime<Utc>) -> Option<Advance> {
+        let on_the_way = match &self.renewal.state {
+            State::Running { phase } | State::Waiting { phase, .. } => is_before_publication(*phase),
+            State::AwaitingApproval { gate, .. } => *gate == Gate::TrustCloud,
+            _ => false,
+        };
+        let facts = Facts::of(self.steps);
+        let taking_over = |s: &Step| s.kind == StepKind::Generate && s.failures > 0 && !s.status.is_over();
+        let has_date = facts.exchange_publishes_at.is_some() || (plan.adopts() && self.steps.iter().any(taking_over));
+        if !on_the_way || !has_date || facts.published_at.is_some() {
+            return None;
+        }
+        let ready = self.guarded_publication(now, StepStatus::Pending);
+        (!ready.is_empty()).then_some(Advance { event: None, ready })
     }
 
     fn advance_phase(&self, plan: &Plan, phase: Phase, now: DateTime<Utc>) -> Option<Advance> {
@@ -263,7 +299,8 @@ impl Run<'_> {
         if steps.iter().all(|s| s.status.is_over() || is_tolerated(plan, s)) {
             return Some(self.leave(plan, phase, now));
         }
-        let ready: Vec<_> = self.startable(&steps).map(|s| (s.id, now)).collect();
+        let guarded = steps.iter().copied().filter(|s| self.is_left_from_guarding(s, now));
+        let ready: Vec<_> = self.startable(&steps).chain(guarded).map(|s| (s.id, now)).collect();
         let event = self.shown(plan, phase, &steps, now);
         (event.is_some() || !ready.is_empty()).then_some(Advance { event, ready })
     }
@@ -304,6 +341,15 @@ impl Run<'_> {
     fn guarded_publication(&self, now: DateTime<Utc>, status: StepStatus) -> Vec<(StepId, DateTime<Utc>)> {
         let at = Facts::of(self.steps).exchange_publishes_at.map_or(now, |at| (at - GUARD).max(now));
         self.steps.iter().filter(|s| s.kind == StepKind::Publish && s.status == status).map(|s| (s.id, at)).collect()
+    }
+
+    /// A publication that may go on, and whose time is still that of the last look at a date that was to be kept away.
+    fn is_left_from_guarding(&self, step: &Step, now: DateTime<Utc>) -> bool {
+        let waits =
+            matches!(&self.renewal.state, State::Waiting { reason: Wait::EffectiveDate { until }, .. } if *until > now);
+        let guarded = matches!(&step.outcome, None | Some(Outcome::Postponed { .. })) && step.failures == 0;
+        let later = step.status == StepStatus::Ready && step.due_at.is_some_and(|at| at > now);
+        step.kind == StepKind::Publish && step.attempt > 0 && guarded && later && !waits
     }
 
     fn undo_end(&self) -> UndoTo {

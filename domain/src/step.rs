@@ -191,6 +191,10 @@ pub enum Outcome {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         #[schema(example = "MIIDXTCCAkWgAwIBAgIQ…")]
         certificate: Option<String>,
+        /// When Exchange publishes one that was taken over by itself, after its date was pushed out; or when it was found to have done so.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schema(example = "2026-12-03T21:00:00Z")]
+        exchange_publishes_at: Option<DateTime<Utc>>,
     },
     /// The certificate is on the server.
     Distributed {
@@ -247,6 +251,10 @@ pub enum Outcome {
         by: Publisher,
         /// The domain controllers that showed it.
         domain_controllers: Vec<String>,
+        /// The servers, and Entra, that lacked the new key when Exchange was seen to have published it by itself. The run mends that, and goes on.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        #[schema(example = json!([]))]
+        lacking: Vec<Evidence>,
     },
     /// The processes of a server run with the new certificate.
     Restarted {

@@ -247,6 +247,8 @@ pub enum Change {
     /// Makes a certificate, puts it on every running server and stages it for 50 hours from now.
     #[default]
     Stage,
+    /// The same, for so many hours from now.
+    StageFor(u16),
 }
 
 /// What happens to a call.

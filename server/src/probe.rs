@@ -1,10 +1,10 @@
-//! `rekey probe`: tries the way to every endpoint of an organization, and says what is missing and how to mend it.
+//! `rekey probe`: tries the way to every endpoint of an organization, and into its tenant, and says what is missing and how to mend it.
 
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use domain::Trouble;
-use worker::probe::{Configuration, Found, Probed};
+use worker::probe::{Configuration, Found, Probed, Tenancy, Tried};
 
 use crate::{config::Config, output::say, service, telemetry};
 
@@ -13,11 +13,12 @@ pub(crate) async fn run(config: &Config, id: &str) -> anyhow::Result<ExitCode> {
     telemetry::start("warn", config.log_format)?;
     let known = || config.organizations.iter().map(|c| c.managed.organization.id.to_string()).collect::<Vec<_>>();
     let found = config.organizations.iter().find(|c| c.managed.organization.id.as_str() == id);
-    let managed =
-        &found.with_context(|| format!("there is no organization {id}, only: {}", known().join(", ")))?.managed;
+    let configured = found.with_context(|| format!("there is no organization {id}, only: {}", known().join(", ")))?;
     let timeline = service::timeline(config).await?;
+    let managed = &service::managed(configured, timeline)?;
     say!("{id} ({})", managed.organization.name);
     let probed = worker::probe::probe(managed, timeline, tell).await;
+    let tenant = worker::probe::probe_tenant(managed, tell_tried).await;
     managed.endpoints.sessions.close().await;
     let good = probed.iter().filter(|probed| probed.is_good()).count();
     say!("{good} of {} endpoints are good", probed.len());
@@ -26,7 +27,24 @@ pub(crate) async fn run(config: &Config, id: &str) -> anyhow::Result<ExitCode> {
             "No Windows endpoint is configured: restarts and key checks are left to people (see organization.windows)"
         );
     }
-    Ok(if good == probed.len() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let enters = tenant.iter().all(Tried::is_good);
+    if !tenant.is_empty() {
+        say!("the tenant is {}", if enters { "good" } else { "not good: a renewal would be refused" });
+    }
+    Ok(if good == probed.len() && enters { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn tell_tried(tried: &Tried) {
+    let sign = match &tried.found {
+        Tenancy::Good(_) => "ok  ",
+        Tenancy::Lacking(_) => "note",
+        Tenancy::Bad(_) => "BAD ",
+    };
+    say!("{sign} Tenant    {}", tried.what);
+    match &tried.found {
+        Tenancy::Good(seen) => say!("     {seen}"),
+        Tenancy::Lacking(trouble) | Tenancy::Bad(trouble) => complain(trouble),
+    }
 }
 
 fn tell(probed: &Probed) {

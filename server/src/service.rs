@@ -117,7 +117,7 @@ impl Service {
 }
 
 /// An organization as a worker takes it: its tenant is asked in the time that runs live in.
-fn managed(configured: &Configured, timeline: Timeline) -> anyhow::Result<Managed> {
+pub(crate) fn managed(configured: &Configured, timeline: Timeline) -> anyhow::Result<Managed> {
     let way = configured.cloud.clone().map(|way| Way { timeline, ..way });
     let cloud = way.map(Cloud::new).transpose().context("the way to the tenant")?;
     Ok(Managed { cloud, ..configured.managed.clone() })

@@ -195,18 +195,19 @@ async fn read_tenant(
         Some(application) => cloud.key_lifetime(application).await?,
         None => KeyLifetime::Unlimited,
     };
-    let max_key_lifetime_days = match lifetime {
-        KeyLifetime::Days(days) => Some(days),
-        KeyLifetime::Unlimited => None,
+    let (max_key_lifetime_days, key_lifetime_not_read) = match lifetime {
+        KeyLifetime::Days(days) => (Some(days), None),
+        KeyLifetime::Unlimited => (None, None),
         KeyLifetime::NotChecked(why) => {
             tracing::warn!("The policies of the tenant on keys were not read: {why}");
-            None
+            (None, Some(why))
         }
     };
     Ok(Tenant::Read {
         application: found.map(application),
         shared_principal: shared_principal(cloud).await,
         max_key_lifetime_days,
+        key_lifetime_not_read,
         exchange_online: exchange_online(cloud, settings).await,
     })
 }

@@ -1,9 +1,12 @@
 //! A look at every endpoint of an organization before anything is planned: does the way there work, as whom, and what is missing. Changes nothing.
 
+mod tenant;
+
 use chrono::Utc;
 use domain::{Timeline, Trouble};
 use futures_util::{StreamExt as _, stream};
 pub use psrp::client::Configuration;
+pub use tenant::{Tenancy, Tried, probe_tenant};
 
 use crate::{
     Managed,

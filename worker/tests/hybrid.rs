@@ -8,7 +8,7 @@ use domain::{
 use lab::{
     Options,
     journal::EffectKind,
-    organization::{Hybrid, Organization},
+    organization::{Hybrid, Organization, Permission},
     trust::Leg,
 };
 use serde_json::{Value as Json, json};
@@ -253,4 +253,24 @@ async fn a_worker_that_is_killed_while_it_registers_the_key_leaves_one_key() {
         world.check_renewed(id).await;
         world.close().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn approvers_see_where_requests_go_and_that_the_policy_on_keys_could_not_be_read() {
+    let mut tenant = Hybrid::contoso();
+    tenant.permissions.remove(&Permission::PolicyReadAll);
+    let world = with(tenant, |_| {}).await;
+    let id = world.ask(|_| {}).await;
+    let run = world.until(id, |run| run.renewal.state.open_gate() == Some(Gate::Execute)).await;
+    let plan = run.plan.clone().unwrap();
+    assert!(plan.findings.iter().any(|finding| finding.code == "key_lifetime_not_checked"), "{:#?}", plan.findings);
+    let trust = plan.steps.iter().find(|step| step.kind == StepKind::TrustCloud).unwrap();
+    world.approve_plan(run, Gate::Execute).await;
+    let run = world.until(id, |run| find(run, StepKind::TrustCloud, StepStatus::Succeeded).is_some()).await;
+    let new = Facts::of(&run.steps).thumbprint.unwrap();
+    let sent = trust.cmdlets[0].line.replace("<new thumbprint>", new.as_str());
+    let audit = world.audit(id).await;
+    let intended: Vec<&str> = audit.iter().filter_map(|entry| entry.detail["cmdlet"].as_str()).collect();
+    assert!(intended.contains(&sent.as_str()), "{sent} is not among {intended:#?}");
+    world.close().await;
 }

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "clippy.toml allows it in tests; this is for their helpers")]
 
+mod adopted;
 mod any_schedule;
 mod database;
 mod every_call;

@@ -175,6 +175,7 @@ impl World {
     fn cloud_settings(&self, tenant: &LabCloud) -> CloudSettings {
         CloudSettings {
             cloud: CloudName::Custom,
+            graph_url: Some(tenant.url.trim_end_matches('/').to_owned()),
             tenant_id: tenant.tenant_id.to_string(),
             application_id: None,
             exchange_online: true,

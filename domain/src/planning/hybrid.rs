@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 
-use super::{SKIPPABLE_KEY, exchange, lines, source_thumbprint, whole};
+use super::{BY_HAND_HOURS, PUSHED_OUT, SKIPPABLE_KEY, exchange, lines, push_out_line, source_thumbprint, whole};
 use crate::{
     CloudSettings, HybridObjects, Organization, Phase, Plan, Snapshot, StepKind, Tenant, Thumbprint, Trouble,
     cloud::{Application, Checked, CloudKey, CloudName, EXCHANGE_ONLINE, Principal, application_name},
@@ -127,18 +127,16 @@ impl Seen<'_> {
 
     /// Whoever has staged a certificate has set a date too, at which Exchange publishes it whether Entra has its key or not.
     fn staged_without_cloud(&self, plan: &Plan) -> Option<Finding> {
-        let CertificateSource::Adopt { thumbprint, .. } = &plan.certificate else { return None };
-        let until = self.staged_until?;
+        let (thumbprint, until) = (plan.adopted()?, self.staged_until?);
         let is_there = match self.tenant {
             Some(Tenant::Read { application: Some(application), .. }) => application.key_of(thumbprint).is_some(),
             _ => false,
         };
-        let dc = plan.observed.domain_controllers.first().map_or("<domain controller>", String::as_str);
         (!is_there).then(|| Finding {
             code: "staged_before_cloud".to_owned(),
             target: String::new(),
-            message: format!("Exchange publishes the staged certificate {thumbprint} by itself at {until}; nothing shows that Entra has its key. If the run has not registered it by then, servers sign with a key that is refused: push the date out first if that is near."),
-            fix: Some(format!("Set-AuthConfig -NewCertificateThumbprint {thumbprint} -NewCertificateEffectiveDate <now + 72 h> -Force -DomainController {dc}")),
+            message: format!("Exchange publishes the staged certificate {thumbprint} by itself at {until}; nothing shows that Entra has its key, without which what servers sign is refused. {PUSHED_OUT}"),
+            fix: Some(push_out_line(plan, thumbprint, BY_HAND_HOURS)),
         })
     }
 
@@ -153,10 +151,25 @@ impl Seen<'_> {
         let mut about = |code: &str, target: &str, message: String, fix: Option<String>| {
             found.push(Finding { code: code.to_owned(), target: target.to_owned(), message, fix });
         };
-        let Some(Tenant::Read { application: Some(application), shared_principal, exchange_online, .. }) = self.tenant
+        let Some(Tenant::Read {
+            application: Some(application),
+            shared_principal,
+            key_lifetime_not_read,
+            exchange_online,
+            ..
+        }) = self.tenant
         else {
             return found;
         };
+        // Without its reason, which may name the request: a plan says the same as long as things are the same.
+        if key_lifetime_not_read.is_some() && !is_registered(plan, application) {
+            about(
+                "key_lifetime_not_checked",
+                &application.display_name,
+                "How long a key may live in this tenant could not be read. If that is less than the new certificate lives, Entra refuses its key: the run stops then, with the certificate on the servers and before anything signs with it or is announced. To know it before, let the application of rekey read the policies (Policy.Read.All of Microsoft Graph) and raise the renewal again.".to_owned(),
+                None,
+            );
+        }
         if let Some(current) = plan.observed.current.as_ref().filter(|current| application.key_of(current).is_none()) {
             about(
                 "current_key_not_in_entra",
@@ -213,6 +226,11 @@ impl Seen<'_> {
         }
         found
     }
+}
+
+/// Whether the application has the key of the certificate that is taken over.
+fn is_registered(plan: &Plan, application: &Application) -> bool {
+    plan.adopted().is_some_and(|thumbprint| application.key_of(thumbprint).is_some())
 }
 
 fn by_hand() -> Finding {
@@ -273,7 +291,7 @@ fn name(key: &CloudKey) -> String {
 /// The steps of a phase that the cloud half adds.
 pub(super) fn steps(plan: &Plan, organization: &Organization, phase: Phase) -> Vec<PlannedStep> {
     let Some(cloud) = &plan.cloud else { return Vec::new() };
-    let graph = organization.cloud.as_ref().map_or(CloudName::Global, |settings| settings.cloud).graph();
+    let graph = organization.cloud.as_ref().map_or_else(|| CloudName::Global.graph(), CloudSettings::graph);
     match phase {
         Phase::TrustCloud => vec![trust(plan, cloud, graph)],
         Phase::RefreshHybrid => vec![refresh(cloud)],

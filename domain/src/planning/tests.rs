@@ -161,9 +161,33 @@ fn a_healthy_staged_certificate_is_adopted_and_a_sick_one_replaced() {
         adopted.certificate,
         CertificateSource::Adopt { thumbprint: thumbprint('B'), from: "ex02.contoso.example".to_owned() }
     );
+    let generate = adopted.steps.iter().find(|step| step.kind == StepKind::Generate).unwrap();
+    assert!(
+        generate.cmdlets[0].line.contains(&format!("{} -NewCertificateEffectiveDate <now + 49 h>", thumbprint('B'))),
+        "{generate:?}"
+    );
     let replaced = made(staged(30)).unwrap();
     assert!(matches!(replaced.certificate, CertificateSource::Generate { .. }));
     assert!(codes(&replaced).contains(&"staged_replaced"));
+}
+
+#[test]
+fn a_staged_certificate_that_exchange_may_publish_before_servers_have_its_key_is_told_of() {
+    let staged = |everywhere: bool| {
+        made(|_, _, s| {
+            let date = Some(now() + TimeDelta::hours(9));
+            s.auth_config.iter_mut().for_each(|a| (a.next, a.next_effective_at) = (Some(thumbprint('B')), date));
+            for server in s.servers.iter_mut().take(if everywhere { 3 } else { 2 }) {
+                server.store = Store::Read { certificates: vec![certificate('A', 45), certificate('B', 1700)] };
+            }
+        })
+        .unwrap()
+    };
+    assert_eq!(codes(&staged(true)), Vec::<&str>::new());
+    let told = staged(false);
+    assert_eq!(codes(&told), ["staged_before_servers"]);
+    assert!(told.findings[0].message.contains("ex03.contoso.example"), "{:?}", told.findings);
+    assert!(told.findings[0].fix.as_ref().unwrap().contains("-NewCertificateEffectiveDate <now + 72 h>"));
 }
 
 #[test]

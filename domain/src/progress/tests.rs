@@ -25,6 +25,7 @@ struct Play {
     log: Vec<String>,
 }
 
+mod adopted;
 mod hybrid;
 
 impl Play {
@@ -81,6 +82,11 @@ impl Play {
         self.settle();
     }
 
+    fn apply_event(&mut self, event: Event) {
+        self.renewal.state = self.renewal.state.clone().apply(event, self.now).unwrap();
+        self.settle();
+    }
+
     fn ready(&self) -> Vec<usize> {
         let ready = |s: &Step| s.status == StepStatus::Ready && permit(&self.renewal.state, s) == Permit::Run;
         (0..self.steps.len()).filter(|i| ready(&self.steps[*i])).collect()
@@ -97,6 +103,7 @@ impl Play {
                 not_after: self.now,
                 adopted: false,
                 certificate: None,
+                exchange_publishes_at: None,
             },
             StepKind::TrustCloud => Outcome::TrustedCloud {
                 key_id: None,
@@ -108,9 +115,12 @@ impl Play {
             StepKind::Stage => {
                 Outcome::Staged { effective_at: self.now + TimeDelta::hours(49), domain_controllers: Vec::new() }
             }
-            StepKind::Publish => {
-                Outcome::Published { published_at: self.now, by: Publisher::Rekey, domain_controllers: Vec::new() }
-            }
+            StepKind::Publish => Outcome::Published {
+                published_at: self.now,
+                by: Publisher::Rekey,
+                domain_controllers: Vec::new(),
+                lacking: Vec::new(),
+            },
             _ => Outcome::not_done(""),
         });
         (step.status, step.attempt, step.trouble, step.failures) = (StepStatus::Succeeded, 1, None, 0);

@@ -113,14 +113,15 @@ impl World {
             Change::ClearNext => (EffectKind::ClearNext, before.next.clone()),
             Change::ClearPrevious => (EffectKind::ClearPrevious, before.previous.clone()),
             Change::Publish => (EffectKind::Publish, before.next.clone()),
-            Change::Stage => (EffectKind::SetAuthConfigNext, Some(self.make_for_all()?)),
+            Change::Stage | Change::StageFor(_) => (EffectKind::SetAuthConfigNext, Some(self.make_for_all()?)),
         };
-        let (next, date) = (about.clone(), self.now + TimeDelta::hours(50));
+        let hours = if let Change::StageFor(hours) = change { hours.into() } else { 50 };
+        let (next, date) = (about.clone(), self.now + TimeDelta::hours(hours));
         self.write_auth_config(0, |config| match change {
             Change::ClearNext => config.clear_next(),
             Change::ClearPrevious => config.previous = None,
             Change::Publish => config.publish(),
-            Change::Stage => (config.next, config.next_effective) = (next, Some(date)),
+            Change::Stage | Change::StageFor(_) => (config.next, config.next_effective) = (next, Some(date)),
         });
         let changed = Outcome::of(!self.directory.controllers()[0].auth_config.says_the_same_as(&before));
         self.record(kind, &place, about.as_ref(), changed, "operator");

@@ -78,6 +78,7 @@ pub(super) fn configured(
     Cloud::new(way.clone())?;
     let settings = CloudSettings {
         cloud: file.cloud,
+        graph_url: file.graph_url.map(|url| url.trim_end_matches('/').to_owned()),
         tenant_id: tenant,
         application_id,
         exchange_online: file.exchange_online,

@@ -159,6 +159,7 @@ mod tests {
             application: Some(application),
             shared_principal: None,
             max_key_lifetime_days: None,
+            key_lifetime_not_read: None,
             exchange_online,
         }
     }

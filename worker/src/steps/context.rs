@@ -3,7 +3,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use db::{ClaimedStep, Purpose, StepEnd};
 use domain::{
-    Outcome, Phase, Place, Plan, Snapshot, Step, Thumbprint, Trouble, audit::NewAudit, progress::Facts,
+    Outcome, Phase, Place, Plan, Snapshot, Step, StepKind, Thumbprint, Trouble, audit::NewAudit, progress::Facts,
     snapshot::AuthConfig,
 };
 use psrp::Command;
@@ -19,6 +19,10 @@ use crate::{
 
 /// How long a command may be under way, in real time.
 const UNDER_WAY: TimeDelta = TimeDelta::seconds(2);
+
+/// Why something is not taken back.
+pub(super) const STAYS_STAGED: &str =
+    "Somebody has staged the certificate before this run, and Exchange publishes it at its date";
 
 /// One attempt at a step with its surroundings.
 pub(crate) struct Context<'a> {
@@ -64,11 +68,23 @@ impl<'a> Context<'a> {
         Facts::of(&self.claimed.run.steps)
     }
 
-    /// The new certificate.
+    /// The new certificate: one that is taken over is known before the run begins with it.
     pub(super) fn thumbprint(&self) -> Result<Thumbprint> {
         let missing =
             || Trouble::new("certificate_missing", "No certificate was made yet", "Cancel and raise it again");
-        self.facts().thumbprint.ok_or_else(|| StepError::Attention(missing()))
+        let made = self.facts().thumbprint;
+        made.or_else(|| self.adopted().cloned()).ok_or_else(|| StepError::Attention(missing()))
+    }
+
+    /// Whether a run that is cancelled leaves the certificate staged: as somebody else did it, before this run came to stage it anew.
+    pub(super) fn stays_staged(&self) -> bool {
+        let is_cleared = self.claimed.run.steps.iter().any(|step| step.kind == StepKind::ClearNext);
+        self.adopted().is_some() && !is_cleared
+    }
+
+    /// The certificate that the plan takes over.
+    fn adopted(&self) -> Option<&Thumbprint> {
+        self.claimed.run.plan.as_deref().and_then(Plan::adopted)
     }
 
     /// The domain controller that every change goes to.
@@ -108,8 +124,8 @@ impl<'a> Context<'a> {
     /// somebody, or by this run itself after the backup was made that it was restored from.
     pub(super) async fn place(&self, session: &mut Session, domain_controller: &str) -> Result<(Place, AuthConfig)> {
         let seen = exchange::auth_config(session, Some(domain_controller)).await?;
-        let new = self.facts().thumbprint;
-        let place = Place::of(&seen, &self.plan()?.observed, new.as_ref());
+        let made = self.facts().thumbprint;
+        let place = Place::of(&seen, &self.plan()?.observed, made.as_ref().or_else(|| self.adopted()));
         match place.filter(|place| self.step().phase == Phase::Undo || !place.is_way_back()) {
             Some(place) => Ok((place, seen)),
             None => Err(StepError::Attention(foreign_change(&seen))),

@@ -3,7 +3,7 @@
 use db::StepEnd;
 use domain::{Outcome, Phase, Thumbprint, Trouble};
 
-use super::{Context, Ended, Result, StepError};
+use super::{Context, Ended, Result, StepError, context::STAYS_STAGED};
 use crate::{
     connectors::Session,
     discovery::on,
@@ -30,6 +30,9 @@ pub(super) async fn take_back(context: &Context<'_>) -> Result<Ended> {
     let import = format!("Import-ExchangeCertificate -Server {} ", context.target());
     if adopted && !context.intended(&import).await? {
         return Ok(not_done("It was there before this run".to_owned()));
+    }
+    if context.stays_staged() {
+        return Ok(not_done(format!("{STAYS_STAGED}: the server needs it then")));
     }
     remove(context, &new).await
 }

@@ -3,7 +3,7 @@
 use db::StepEnd;
 use domain::{Outcome, Phase, Thumbprint, Trouble, plan::How};
 
-use super::{Context, Ended, Result, StepError};
+use super::{Context, Ended, Result, StepError, context::STAYS_STAGED};
 use crate::{
     connectors::cloud::{Change, Changed, Holder},
     exchange,
@@ -34,6 +34,9 @@ pub(super) async fn purge(context: &Context<'_>) -> Result<Ended> {
 
 /// The new key of the dedicated application, unless it was there before this run.
 pub(super) async fn take_back(context: &Context<'_>) -> Result<Ended> {
+    if context.stays_staged() {
+        return Ok(left(&format!("{STAYS_STAGED}: what servers sign then is refused without it")));
+    }
     let Some(planned) = context.automatic()? else {
         return Ok(left("A person takes the new key out of the application, if they have registered it"));
     };

@@ -1,12 +1,11 @@
 //! Make the new certificate the current one. While nobody has approved that, keep Exchange from doing it by itself.
 
-use chrono::TimeDelta;
 use db::{Purpose, StepEnd};
 use domain::{
-    Outcome, Place, Trouble,
-    progress::{GUARD, Permit},
+    Gate, Outcome, Place, State, Trouble,
+    progress::{GUARD, POSTPONED_BY, Permit},
     snapshot::AuthConfig,
-    step::Publisher,
+    step::{Evidence, Publisher},
 };
 
 use super::{
@@ -18,15 +17,35 @@ use super::{
 };
 use crate::{connectors::Session, exchange};
 
-/// How far an effective date is pushed out.
-const POSTPONED_BY: TimeDelta = TimeDelta::hours(24);
-
 pub(super) async fn run(context: &Context<'_>) -> Result<Ended> {
     let missing = match context.claimed.permit {
         Permit::Run => incomplete(context).await?,
         Permit::Guard | Permit::Park => None,
     };
-    context.on_any(async |session| publish(context, session, missing).await).await
+    let mut ended = context.on_any(async |session| publish(context, session, missing).await).await?;
+    if let Some(Outcome::Published { by: Publisher::Exchange, lacking, .. }) = outcome(&mut ended) {
+        *lacking = what_lacked_it(context).await?;
+    }
+    Ok(ended)
+}
+
+fn outcome(ended: &mut Ended) -> Option<&mut Outcome> {
+    match ended {
+        Ended::With(StepEnd::Done(outcome) | StepEnd::Again { so_far: Some(outcome), .. }) => Some(outcome),
+        _ => None,
+    }
+}
+
+/// Exchange asks nobody who has the key. What lacks it is seen as soon as the publication is, and mended by the steps that are still to come.
+async fn what_lacked_it(context: &Context<'_>) -> Result<Vec<Evidence>> {
+    if let Some(Outcome::Published { lacking, .. }) = &context.step().outcome {
+        return Ok(lacking.clone());
+    }
+    let lacking = lacking(context).await?;
+    if !lacking.is_empty() {
+        tracing::warn!("Exchange has published the new certificate by itself; not ready for it: {}", listed(&lacking));
+    }
+    Ok(lacking)
 }
 
 async fn publish(context: &Context<'_>, session: &mut Session, missing: Option<Trouble>) -> Result<Ended> {
@@ -45,7 +64,7 @@ async fn publish(context: &Context<'_>, session: &mut Session, missing: Option<T
             Err(StepError::Retry(trouble))
         }
         (Permit::Guard | Permit::Park, _) => {
-            let so_far = postpone_if_near(context, session, &seen, "nobody has approved the publication yet").await?;
+            let so_far = postpone_if_near(context, session, &seen, why_guarded(context)).await?;
             Ok(guard_again(context, &seen, so_far))
         }
     }
@@ -65,25 +84,45 @@ async fn settle(context: &Context<'_>, session: &mut Session) -> Result<Ended> {
         published_at: context.facts().published_at.unwrap_or_else(|| context.now()),
         by: if ours { Publisher::Rekey } else { Publisher::Exchange },
         domain_controllers,
+        lacking: Vec::new(),
     };
     if complete { Ok(Ended::With(StepEnd::Done(outcome))) } else { Ok(context.again(REPLICATION, Some(outcome))) }
 }
 
 /// What is missing before it may be published: every planned server must hold the certificate with a usable key, and Entra the key of a hybrid one.
 async fn incomplete(context: &Context<'_>) -> Result<Option<Trouble>> {
-    let snapshot = context.look().await?;
-    evidence::keep(context, Purpose::Check, &snapshot).await?;
-    let mut missing = evidence::matrix(context, &snapshot)?;
-    missing.extend(key_in_entra(context, snapshot.tenant.as_ref(), Unread::Fails)?);
-    let missing: Vec<String> = evidence::failures(&missing).map(|e| format!("{}: {}", e.target, e.detail)).collect();
+    let missing = lacking(context).await?;
     if missing.is_empty() {
         return Ok(None);
     }
     Ok(Some(Trouble::new(
         "matrix_incomplete",
-        format!("Not everything is ready for the new certificate: {}", missing.join("; ")),
+        format!("Not everything is ready for the new certificate: {}", listed(&missing)),
         "Repair what is named; the publication is tried again by itself. Or cancel",
     )))
+}
+
+/// The servers, and Entra, that do not hold the new key.
+async fn lacking(context: &Context<'_>) -> Result<Vec<Evidence>> {
+    let snapshot = context.look().await?;
+    evidence::keep(context, Purpose::Check, &snapshot).await?;
+    let mut found = evidence::matrix(context, &snapshot)?;
+    found.extend(key_in_entra(context, snapshot.tenant.as_ref(), Unread::Fails)?);
+    Ok(evidence::failures(&found).cloned().collect())
+}
+
+fn listed(lacking: &[Evidence]) -> String {
+    let named: Vec<String> = lacking.iter().map(|e| format!("{}: {}", e.target, e.detail)).collect();
+    named.join("; ")
+}
+
+fn why_guarded(context: &Context<'_>) -> &'static str {
+    match &context.claimed.run.renewal.state {
+        State::AwaitingApproval { gate: Gate::Publish, .. } => "nobody has approved the publication yet",
+        State::AwaitingApproval { .. } => "nobody has said yet that Entra holds the new key",
+        State::Paused { .. } => "the renewal is paused",
+        _ => "not every server and Entra hold the new key yet",
+    }
 }
 
 /// Pushes the effective date out when Exchange would publish soon. Returns the new date's outcome.

@@ -236,8 +236,13 @@ mod tests {
             intra_organization_connectors: vec![connector(true, Some("a")), connector(false, Some("b"))],
             organization_relationships: vec![shared(Some("c")), shared(Some("c")), shared(None)],
         };
-        let tenant =
-            Tenant::Read { application: None, shared_principal: None, max_key_lifetime_days: None, exchange_online };
+        let tenant = Tenant::Read {
+            application: None,
+            shared_principal: None,
+            max_key_lifetime_days: None,
+            key_lifetime_not_read: None,
+            exchange_online,
+        };
         let ways = ways_to_servers(Some(&tenant));
         assert_eq!(ways, [(ServiceUnderTest::Autodiscover, "a"), (ServiceUnderTest::Ews, "c")]);
         assert!(ways_to_servers(None).is_empty());

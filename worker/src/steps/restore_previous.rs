@@ -26,7 +26,12 @@ async fn restore(context: &Context<'_>, session: &mut Session) -> Result<Ended> 
         _ => return Err(StepError::Attention(not_possible())),
     }
     let (domain_controllers, complete) = context.replicated(session, |place, _| place == Place::Restored).await?;
-    let outcome = Outcome::Published { published_at: context.now(), by: Publisher::Rekey, domain_controllers };
+    let outcome = Outcome::Published {
+        published_at: context.now(),
+        by: Publisher::Rekey,
+        domain_controllers,
+        lacking: Vec::new(),
+    };
     if complete { Ok(Ended::With(StepEnd::Done(outcome))) } else { Ok(context.again(REPLICATION, None)) }
 }
 

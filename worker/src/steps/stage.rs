@@ -10,7 +10,7 @@ use crate::{connectors::Session, exchange};
 /// How often domain controllers are asked while a change is being replicated.
 pub(super) const REPLICATION: TimeDelta = TimeDelta::seconds(60);
 /// A date that was set by somebody else may be this much nearer than the plan wants.
-const CLOSE_ENOUGH: TimeDelta = TimeDelta::hours(1);
+pub(super) const CLOSE_ENOUGH: TimeDelta = TimeDelta::hours(1);
 
 pub(super) async fn run(context: &Context<'_>) -> Result<Ended> {
     // Order: servers are looked at while no session is held, of which there may be as few as one.
@@ -84,6 +84,6 @@ async fn effective_date(context: &Context<'_>) -> Result<DateTime<Utc>> {
     if plan.emergency { context.soon().await } else { Ok(context.now() + lead(plan.staging_lead_hours)) }
 }
 
-fn lead(hours: u32) -> TimeDelta {
+pub(super) fn lead(hours: u32) -> TimeDelta {
     TimeDelta::hours(i64::from(hours))
 }

@@ -50,6 +50,7 @@ pub(crate) fn healthy() -> HybridObjects {
 pub(crate) fn settings() -> CloudSettings {
     CloudSettings {
         cloud: crate::cloud::CloudName::Global,
+        graph_url: None,
         tenant_id: TENANT.to_owned(),
         application_id: Some(APPLICATION.to_owned()),
         exchange_online: true,
@@ -217,6 +218,7 @@ fn what_exchange_online_says_of_its_own_side_is_told_too() {
         application: None,
         shared_principal: None,
         max_key_lifetime_days: None,
+        key_lifetime_not_read: None,
         exchange_online: Checked::Read {
             organization_relationships: Vec::new(),
             intra_organization_connectors: vec![connector],

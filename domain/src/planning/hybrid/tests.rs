@@ -37,6 +37,7 @@ pub(crate) fn tenant() -> Tenant {
             keys: Vec::new(),
         }),
         max_key_lifetime_days: None,
+        key_lifetime_not_read: None,
         exchange_online: Checked::Read {
             organization_relationships: Vec::new(),
             intra_organization_connectors: Vec::new(),
@@ -350,4 +351,33 @@ fn a_hybrid_plan_and_what_it_was_made_from_survive_their_stored_forms() {
         assert_eq!(serde_json::from_value::<Snapshot>(serde_json::json!(snapshot)).unwrap(), snapshot);
         assert_eq!(serde_json::from_value::<Organization>(serde_json::json!(organization)).unwrap(), organization);
     }
+}
+
+#[test]
+fn a_plan_for_a_cloud_of_its_own_says_where_it_sends_its_requests() {
+    let plan = made(automatic(), |organization, _, _| {
+        let settings = organization.cloud.as_mut().unwrap();
+        settings.cloud = CloudName::Custom;
+        settings.graph_url = Some("https://graph.lab.example:8443".to_owned());
+    })
+    .unwrap();
+    for kind in [StepKind::TrustCloud, StepKind::PruneCloud] {
+        let (_, line) = lines_of(&plan, kind)[0];
+        assert!(line.starts_with("PATCH https://graph.lab.example:8443/v1.0/applications/object-1 "), "{line}");
+    }
+}
+
+#[test]
+fn approvers_see_that_the_life_of_keys_could_not_be_read_and_only_that() {
+    let unread = |why: &str| {
+        made(automatic(), |_, _, snapshot| match snapshot.tenant.as_mut().unwrap() {
+            Tenant::Read { key_lifetime_not_read, .. } => *key_lifetime_not_read = Some(why.to_owned()),
+            Tenant::Unreachable { .. } => panic!("it was read"),
+        })
+        .unwrap()
+    };
+    let plan = unread("refused, request 1");
+    assert_eq!(codes(&plan), ["key_lifetime_not_checked"]);
+    assert!(plan.findings[0].message.contains("Policy.Read.All"), "{:?}", plan.findings);
+    assert_eq!(plan.digest(), unread("refused, request 2").digest());
 }

@@ -1,0 +1,145 @@
+//! Against the lab's tenant, over its wire: with replicas that learn late, throttling, policies and a front door that sends callers away.
+
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use domain::Timeline;
+use lab::{
+    Lab, Options,
+    faults::{
+        Fault,
+        cloud::{CloudDisturbance, CloudRequests, CloudService, PolicyScope},
+    },
+    organization::{Permission, Region},
+};
+
+use super::{super::*, peer::pair};
+use crate::{connectivity::Verdict, connectors::Trust};
+
+async fn tenant() -> (Lab, Cloud) {
+    let lab = Lab::start(Options { hybrid: true, ..Options::default() }).await.unwrap();
+    let cloud = again(&lab);
+    (lab, cloud)
+}
+
+/// Signed in anew: a token that is out keeps its roles.
+fn again(lab: &Lab) -> Cloud {
+    let told = lab.cloud().unwrap();
+    let way = Way {
+        endpoints: CloudEndpoints::custom(&told.url, &told.url, &told.url).unwrap(),
+        tenant: told.tenant_id.to_string(),
+        credentials: AppCredentials {
+            client_id: told.client_id.to_string(),
+            signer: Signer::from_pem(told.certificate_pem.as_bytes(), told.key_pem.expose().as_bytes()).unwrap(),
+        },
+        tls: Trust::ca(lab.ca_pem().as_bytes()).build().unwrap(),
+        connect_to: BTreeMap::new(),
+        anchor: None,
+        timeline: Timeline::real(),
+        patience: Patience { tries: 5, first: Duration::from_millis(5), longest: Duration::from_secs(3) },
+    };
+    Cloud::new(way).unwrap()
+}
+
+fn disturb(lab: &Lab, method: &str, disturbance: CloudDisturbance) {
+    let requests = CloudRequests {
+        service: Some(CloudService::Graph),
+        method: Some(method.to_owned()),
+        ..CloudRequests::default()
+    };
+    lab.apply(Fault::Cloud { requests, disturbance }).unwrap();
+}
+
+async fn dedicated(lab: &Lab, cloud: &Cloud) -> Application {
+    let name = lab.state().tenant.unwrap().objects[0].display_name.clone();
+    cloud.application_named(&name).await.unwrap().unwrap()
+}
+
+async fn change(cloud: &Cloud, holder: &Holder, change: &Change) -> Result<Changed, ChangeError<()>> {
+    cloud.change(holder, change, async |_| Ok::<_, ()>(())).await
+}
+
+fn added(beside: Vec<String>) -> (Change, Signer) {
+    let new = pair();
+    let signer = Signer::from_pair(&new).unwrap();
+    (Change::Add { certificate_der: new.certificate_der, display_name: "new".to_owned(), beside }, signer)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_is_added_is_accepted_when_every_replica_has_learned_of_it_and_is_taken_away() {
+    let (lab, cloud) = tenant().await;
+    let application = dedicated(&lab, &cloud).await;
+    assert_eq!(application.key_credentials.len(), 2);
+    let (add, signer) = added(application.key_credentials.iter().map(|key| key.key_id().to_owned()).collect());
+    let holder = Holder::Application(application.id.clone());
+    disturb(&lab, "PATCH", CloudDisturbance::Throttle(1));
+    let changed = change(&cloud, &holder, &add).await.unwrap();
+    assert!(!changed.already && changed.after.len() == 3, "{changed:?}");
+    let mut first = Vec::new();
+    for _ in 0..3 {
+        first.push(matches!(cloud.accepts(&application.app_id, &signer).await.unwrap(), Acceptance::Accepted));
+    }
+    assert!(first.contains(&false), "a replica has not learned of it yet: {first:?}");
+    lab.advance(TimeDelta::minutes(12));
+    for _ in 0..3 {
+        assert_eq!(cloud.accepts(&application.app_id, &signer).await.unwrap(), Acceptance::Accepted);
+    }
+
+    let ours = changed.after.iter().find(|key| key.display_name() == "new").unwrap().key_id().to_owned();
+    disturb(&lab, "PATCH", CloudDisturbance::DropAfter);
+    let gone = change(&cloud, &holder, &Change::Remove { key_ids: vec![ours] }).await;
+    assert!(gone.is_ok(), "an answer that is lost is looked for: {gone:?}");
+    lab.advance(TimeDelta::minutes(12));
+    assert_eq!(cloud.keys(&holder).await.unwrap().len(), 2);
+    lab.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_is_read_and_the_tenant_refuses_what_it_says() {
+    let (lab, cloud) = tenant().await;
+    let application = dedicated(&lab, &cloud).await;
+    assert_eq!(cloud.key_lifetime(&application).await.unwrap(), KeyLifetime::Unlimited);
+    lab.apply(Fault::KeyLifetime { max: Some("P365D".to_owned()), scope: PolicyScope::default() }).unwrap();
+    assert_eq!(cloud.key_lifetime(&application).await.unwrap(), KeyLifetime::Days(365));
+    let refused = change(&cloud, &Holder::Application(application.id.clone()), &added(Vec::new()).0).await;
+    assert!(matches!(refused, Err(ChangeError::Cloud(CloudError { failure: Failure::Refused, .. }))), "{refused:?}");
+    lab.apply(Fault::CloudPermission { permission: Permission::PolicyReadAll, granted: false }).unwrap();
+    let cloud = again(&lab);
+    let unread = cloud.key_lifetime(&application).await.unwrap();
+    assert!(matches!(unread, KeyLifetime::NotChecked(_)), "{unread:?}");
+    assert!(cloud.shared_principal().await.unwrap().unwrap().key_credentials.is_empty());
+    lab.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn exchange_online_is_read_and_asked_to_test_wherever_it_sends_us_within_its_own_hosts() {
+    let (lab, cloud) = tenant().await;
+    for region in [Region::Here, Region::Elsewhere] {
+        lab.apply(Fault::Region { to: region }).unwrap();
+        assert_eq!(cloud.online_relationships().await.unwrap().len(), 1);
+    }
+    assert_eq!(cloud.online_connectors().await.unwrap().len(), 1);
+    assert_eq!(cloud.on_premises_organizations().await.unwrap().len(), 1);
+    let mailbox = lab.cloud().unwrap().cloud_test_mailbox.clone();
+    for (mailbox, verdict) in [(mailbox.as_str(), Verdict::Works), ("nobody@contoso.example", Verdict::OtherMailbox)] {
+        let target = "https://mail.contoso.example/EWS/Exchange.asmx";
+        let tested = cloud.test_from_cloud(&OnlineTest { service: ServiceUnderTest::Ews, target, mailbox }).await;
+        let tested = tested.unwrap();
+        assert_eq!(tested.verdict, verdict, "{tested:?}");
+    }
+    lab.apply(Fault::CloudPermission { permission: Permission::ExchangeAdministrator, granted: false }).unwrap();
+    let refused = again(&lab).online_relationships().await.unwrap_err();
+    assert_eq!(refused.failure, Failure::Refused, "{refused}");
+    lab.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_front_door_that_sends_us_to_others_or_round_in_circles_gets_neither_token_nor_question() {
+    for region in [Region::Foreign, Region::Loop] {
+        let (lab, cloud) = tenant().await;
+        lab.apply(Fault::Region { to: region }).unwrap();
+        let refused = cloud.online_relationships().await.unwrap_err();
+        assert_eq!(refused.trouble.code, "cloud_redirected", "{region:?}: {refused}");
+        lab.shutdown().await;
+    }
+}
