@@ -11,7 +11,7 @@ const PRIVATE_KEY: [u8; 16] =
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_secret_leaves_its_place_in_a_whole_run() {
-    let lab = Lab::start(Options { scale: 14_400.0, ..Options::default() }).await.unwrap();
+    let lab = Lab::start(Options { scale: 14_400.0, hybrid: true, ..Options::default() }).await.unwrap();
     let folder = tempfile::tempdir().unwrap();
     let files = lab.write_files(folder.path()).unwrap();
     let mut rekey = Rekey::serve(&files.config).await;
@@ -23,11 +23,12 @@ async fn no_secret_leaves_its_place_in_a_whole_run() {
     for part in ["", "/plan", "/steps", "/decisions", "/audit?limit=200", "/evidence"] {
         answers.push(bob.get(&rekey, &format!("/v1/renewals/{id}{part}")).await.to_string());
     }
-    for part in ["", "/servers", "/certificates", "/auth-config", "/policy"] {
+    for part in ["", "/servers", "/certificates", "/auth-config", "/policy", "/hybrid"] {
         answers.push(bob.get(&rekey, &format!("/v1/organizations/contoso{part}")).await.to_string());
     }
     let log = rekey.stop().await;
     assert!(log.contains("Finished distribute"), "the log tells of the run: {log}");
+    assert!(log.contains("Finished trust_cloud"), "the tenant was signed in to: {log}");
     let database: Vec<u8> = ["rekey.db", "rekey.db-wal"]
         .iter()
         .filter_map(|name| std::fs::read(folder.path().join("rekey-data").join(name)).ok())
@@ -55,6 +56,11 @@ fn secrets(lab: &Lab, folder: &std::path::Path, tokens: &[&str]) -> Vec<(String,
         ("a private key in PEM".to_owned(), b"PRIVATE KEY".to_vec()),
         ("a private key in hexadecimal".to_owned(), domain::ids::hex(&PRIVATE_KEY).into_bytes()),
     ];
+    let cloud = lab.cloud().unwrap().key_pem.expose();
+    let line = cloud.lines().nth(3).unwrap();
+    found.push(("the key for the tenant".to_owned(), line.as_bytes().to_vec()));
+    // Assertions and access tokens: the beginnings of all headers with `typ` or `alg` first (RFC 7515 3.1).
+    found.extend([b"eyJ0eXAiOi".to_vec(), b"eyJhbGciOi".to_vec()].map(|jwt| ("a JSON Web Token".to_owned(), jwt)));
     found.extend(tokens.iter().map(|token| ("a token".to_owned(), token.as_bytes().to_vec())));
     found
 }
