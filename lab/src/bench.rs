@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use chrono::{DateTime, TimeDelta, Utc};
 use psrp::{Command, ErrorRecord, Parameter, Pipeline, PipelineEnd, Record, Secret, Value};
 
@@ -9,8 +10,9 @@ use crate::{
     certificate::{AUTH_COMMON_NAME, Certificate, PrivateKey, Request, Thumbprint, issue},
     cmdlets::{Answer, Endpoint, Reaction, Session, run},
     directory::AuthConfig,
-    organization::Organization,
+    organization::{Hybrid, Organization},
     pfx,
+    tenant::{KeyCredential, Shown, Tenant, View},
     world::World,
 };
 
@@ -35,6 +37,32 @@ impl Bench {
     /// With a current certificate that expires after this span.
     pub(crate) fn expiring_in(span: TimeDelta) -> Self {
         Self::with(Organization::contoso(), &Made::valid_for(span))
+    }
+
+    /// An organization that shares its users with a tenant.
+    pub(crate) fn hybrid(spec: Hybrid) -> Self {
+        Self::of(Organization { hybrid: Some(spec), ..Organization::contoso() })
+    }
+
+    pub(crate) fn tenant(&self) -> &Tenant {
+        &self.world.cloud.as_ref().unwrap().tenant
+    }
+
+    /// The object by which servers go to the cloud.
+    pub(crate) fn application(&self) -> usize {
+        self.tenant().verifying(self.tenant().spec.path).unwrap()
+    }
+
+    /// What the first replica shows of it.
+    pub(crate) fn cloud_keys(&self) -> Vec<KeyCredential> {
+        self.tenant().keys(self.application(), View::Replica(0), self.world.now()).to_vec()
+    }
+
+    /// Writes its keys: some that are there, and perhaps a new one.
+    pub(crate) fn write_cloud_keys(&mut self, kept: &[KeyCredential], new: Option<&Made>) {
+        let kept = kept.iter().map(|key| key.json(Shown::WithoutKey));
+        let wanted = kept.chain(new.map(Made::credential)).collect::<Vec<_>>();
+        self.world.replace_cloud_keys(self.application(), &wanted.into(), "tester").unwrap();
     }
 
     fn with(organization: Organization, Made { certificate, key }: &Made) -> Self {
@@ -116,6 +144,12 @@ impl Made {
 
     pub(crate) fn thumbprint(&self) -> Thumbprint {
         self.certificate.thumbprint.clone()
+    }
+
+    /// As a client adds it to an application.
+    pub(crate) fn credential(&self) -> serde_json::Value {
+        let key = STANDARD.encode(&self.certificate.der);
+        serde_json::json!({ "type": "AsymmetricX509Cert", "usage": "Verify", "displayName": "new", "key": key })
     }
 
     pub(crate) fn pfx(&self) -> Vec<u8> {

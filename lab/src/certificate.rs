@@ -4,7 +4,10 @@ use std::{fmt, time::Duration};
 
 use aws_lc_rs::{
     digest, rand, rsa,
-    signature::{KeyPair as _, RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_SHA256, RsaKeyPair, UnparsedPublicKey},
+    signature::{
+        KeyPair as _, RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_SHA256, RSA_PSS_2048_8192_SHA256, RsaKeyPair,
+        UnparsedPublicKey,
+    },
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use rcgen::{
@@ -42,6 +45,13 @@ impl Thumbprint {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The hash itself, 20 bytes.
+    #[must_use]
+    pub fn bytes(&self) -> Vec<u8> {
+        let byte = |pair: &[u8]| std::str::from_utf8(pair).ok().and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        self.0.as_bytes().chunks(2).filter_map(byte).collect()
     }
 }
 
@@ -104,12 +114,24 @@ impl Certificate {
     pub fn verifies(&self, text: &[u8], signature: &[u8]) -> bool {
         UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, &self.public_key).verify(text, signature).is_ok()
     }
+
+    /// The same for RSA-PSS with SHA-256.
+    #[must_use]
+    pub fn verifies_pss(&self, text: &[u8], signature: &[u8]) -> bool {
+        UnparsedPublicKey::new(&RSA_PSS_2048_8192_SHA256, &self.public_key).verify(text, signature).is_ok()
+    }
 }
 
 impl fmt::Debug for Certificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Certificate").field("thumbprint", &self.thumbprint).finish_non_exhaustive()
     }
+}
+
+/// The other hash by which tokens name a certificate.
+#[must_use]
+pub(crate) fn sha256(der: &[u8]) -> Vec<u8> {
+    digest::digest(&digest::SHA256, der).as_ref().to_vec()
 }
 
 /// Bytes that are not one certificate.

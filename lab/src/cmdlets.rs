@@ -4,6 +4,7 @@ mod auth_config;
 mod call;
 mod exchange_certificate;
 mod forest;
+mod hybrid;
 mod refusal;
 mod shapes;
 mod windows;
@@ -59,7 +60,9 @@ impl Endpoint {
 
     fn cmdlets(self) -> &'static [&'static [Cmdlet]] {
         match self {
-            Self::Exchange => &[auth_config::CMDLETS, exchange_certificate::CMDLETS, forest::CMDLETS, COMMON],
+            Self::Exchange => {
+                &[auth_config::CMDLETS, exchange_certificate::CMDLETS, forest::CMDLETS, hybrid::CMDLETS, COMMON]
+            }
             Self::Windows => &[windows::CMDLETS, COMMON],
         }
     }

@@ -47,6 +47,7 @@ fn route(running: &Running, method: &Method, path: &str, body: &[u8]) -> Answer 
         ("GET", "/probe") => json(StatusCode::OK, &running.with(|world| world.trust())),
         ("GET", "/effects") => json(StatusCode::OK, &running.with(|world| Effects::of(&world.journal))),
         ("GET", "/cmdlets") => json(StatusCode::OK, &running.with(|world| world.journal.cmdlets.clone())),
+        ("GET", "/cloud") => json(StatusCode::OK, &running.with(|world| world.journal.cloud.clone())),
         ("GET", "/requests") => json(StatusCode::OK, &running.with(|world| world.journal.requests.clone())),
         ("POST", "/faults") => {
             done(parse(body).and_then(|Faults(faults)| faults.into_iter().try_for_each(|fault| running.apply(fault))))
@@ -56,9 +57,11 @@ fn route(running: &Running, method: &Method, path: &str, body: &[u8]) -> Answer 
             status(StatusCode::NO_CONTENT)
         }
         ("POST", "/clock/advance") => done(parse(body).and_then(|advance: Advance| advance.run(running))),
-        (_, "/clock" | "/state" | "/probe" | "/effects" | "/cmdlets" | "/requests" | "/faults" | "/clock/advance") => {
-            status(StatusCode::METHOD_NOT_ALLOWED)
-        }
+        (
+            _,
+            "/clock" | "/state" | "/probe" | "/effects" | "/cmdlets" | "/cloud" | "/requests" | "/faults"
+            | "/clock/advance",
+        ) => status(StatusCode::METHOD_NOT_ALLOWED),
         _ => status(StatusCode::NOT_FOUND),
     }
 }

@@ -1,17 +1,47 @@
 //! Knobs: what can be made to go wrong.
 
+pub mod cloud;
 pub mod wire;
 
 use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
-use self::wire::{Disturbance, Requests};
-use crate::{organization::Servicelet, server::Power};
+use self::{
+    cloud::{CloudDisturbance, CloudRequests, KeyChange, PolicyScope, Side},
+    wire::{Disturbance, Requests},
+};
+use crate::{
+    hybrid::Class,
+    organization::{Permission, Region, Servicelet},
+    server::Power,
+};
 
 /// One thing to go wrong, or to be put right again. Servers are named by full or short name.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "kind", deny_unknown_fields)]
 pub enum Fault {
+    /// Requests to the cloud, or their answers, are disturbed on the way.
+    Cloud {
+        /// Which.
+        #[serde(flatten)]
+        requests: CloudRequests,
+        /// How.
+        #[serde(rename = "do")]
+        disturbance: CloudDisturbance,
+    },
+    /// Somebody else changes the keys of the application that the servers use, now.
+    CloudKeys {
+        /// What they do.
+        change: KeyChange,
+    },
+    /// Grants or takes away something that rekey's application may do in the tenant. Tokens that are out keep their roles.
+    CloudPermission {
+        /// What.
+        permission: Permission,
+        /// Whether it may.
+        granted: bool,
+    },
     /// A server's clock is ahead by so many seconds (behind if negative).
     ClockSkew {
         /// Which.
@@ -38,6 +68,28 @@ pub enum Fault {
         /// Before or after the cmdlet is carried out.
         #[serde(default)]
         stage: Stage,
+    },
+    /// Somebody changes an object that joins the two halves of the organization, or takes it away.
+    HybridObject {
+        /// On which side.
+        #[serde(default)]
+        side: Side,
+        /// What it is.
+        class: Class,
+        /// Its name, or the beginning of it and a `*`. The first of its class if none.
+        #[serde(default)]
+        name: Option<String>,
+        /// Properties and what they become; it goes away if there are none.
+        #[serde(default)]
+        set: Map<String, Value>,
+    },
+    /// How long keys of applications may live from now on.
+    KeyLifetime {
+        /// An ISO-8601 duration such as `P365D`; no restriction if none.
+        max: Option<String>,
+        /// Which policy says so.
+        #[serde(default)]
+        scope: PolicyScope,
     },
     /// Keys that are imported on a server from now on land in this provider, and those of Auth certificates that are
     /// there move to it.
@@ -75,6 +127,11 @@ pub enum Fault {
         /// Whether it may be run.
         granted: bool,
     },
+    /// Where the front door of Exchange Online sends callers from now on.
+    Region {
+        /// Where.
+        to: Region,
+    },
     /// A server goes down or comes back.
     Power {
         /// Which.
@@ -91,6 +148,18 @@ pub enum Fault {
     Servicelet {
         /// How far.
         reach: Servicelet,
+    },
+    /// How slow the tenant is to learn from now on. What is not given stays as it is.
+    TenantLag {
+        /// How much later than the one before each replica takes in a write, in virtual seconds.
+        #[serde(default)]
+        replica_seconds: Option<i64>,
+        /// How long the token service believes the keys that it read, in virtual seconds.
+        #[serde(default)]
+        cache_seconds: Option<i64>,
+        /// How soon after a write another one is refused, in virtual seconds.
+        #[serde(default)]
+        write_gap_seconds: Option<i64>,
     },
     /// A server runs on another Windows than one would think.
     WindowsBuild {

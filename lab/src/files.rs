@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{Authentication, Lab};
+use crate::{Authentication, Lab, LabCloud};
 
 /// Where they are.
 #[derive(Clone, Debug)]
@@ -17,6 +17,17 @@ pub struct Files {
     pub password: PathBuf,
     /// The certificate of the authority, PEM.
     pub ca: PathBuf,
+    /// What rekey signs in to the tenant with; only of a hybrid lab.
+    pub cloud: Option<CloudFiles>,
+}
+
+/// A certificate and its key.
+#[derive(Clone, Debug)]
+pub struct CloudFiles {
+    /// PEM.
+    pub certificate: PathBuf,
+    /// PEM, readable by its owner only.
+    pub key: PathBuf,
 }
 
 /// How rekey is to log on, for its configuration.
@@ -29,10 +40,19 @@ pub(crate) struct Way {
 /// Writes them into a folder, which is made if need be.
 pub(crate) fn write(lab: &Lab, folder: &Path) -> anyhow::Result<Files> {
     fs::create_dir_all(folder)?;
-    let files = Files { config: folder.join("rekey.toml"), password: folder.join(PASSWORD), ca: folder.join(CA) };
+    let cloud = lab.cloud().map(|cloud| write_cloud(cloud, folder)).transpose()?;
+    let files =
+        Files { config: folder.join("rekey.toml"), password: folder.join(PASSWORD), ca: folder.join(CA), cloud };
     fs::write(&files.ca, lab.ca_pem())?;
     write_secret(&files.password, lab.password().expose())?;
     fs::write(&files.config, configuration(lab))?;
+    Ok(files)
+}
+
+fn write_cloud(cloud: &LabCloud, folder: &Path) -> anyhow::Result<CloudFiles> {
+    let files = CloudFiles { certificate: folder.join(CLOUD_CERTIFICATE), key: folder.join(CLOUD_KEY) };
+    fs::write(&files.certificate, &cloud.certificate_pem)?;
+    write_secret(&files.key, cloud.key_pem.expose())?;
     Ok(files)
 }
 
@@ -63,6 +83,7 @@ fn configuration(lab: &Lab) -> String {
         .collect();
     let kdc = kdc.as_ref().map(|kdc| format!("kdc = {kdc:?}\n")).unwrap_or_default();
     let authentication = authentication.name();
+    let cloud = lab.cloud().map(cloud_section).unwrap_or_default();
     let (id, control, user) = (lab.organization_id(), lab.control_url(), lab.username());
     format!(
         r#"# Written by the lab. Everything that is not here has its default: see `rekey config --help`.
@@ -92,12 +113,37 @@ url = "{scheme}://{{fqdn}}:{windows_port}/wsman"
 
 # Where these names are really found: host:port as in the URL, and the address.
 [organization.connect_to]
-{places}
+{places}{cloud}
 # Rules of this organization: quorum, waiting times, key size. The defaults are good.
 [organization.policy]
 "#
     )
 }
 
+/// The tenant of a hybrid organization.
+fn cloud_section(cloud: &LabCloud) -> String {
+    let LabCloud { url, tenant_id, client_id, test_mailbox, cloud_test_mailbox, .. } = cloud;
+    format!(
+        r#"
+# Its tenant: where tokens, Graph and Exchange Online are, and what rekey signs in with.
+[organization.cloud]
+cloud = "custom"
+tenant_id = "{tenant_id}"
+client_id = "{client_id}"
+certificate = "{CLOUD_CERTIFICATE}"
+certificate_key = "file:{CLOUD_KEY}"
+exchange_online = true
+login_url = "{url}"
+graph_url = "{url}"
+outlook_url = "{url}"
+ca_file = "{CA}"
+test_mailbox = "{test_mailbox}"
+cloud_test_mailbox = "{cloud_test_mailbox}"
+"#
+    )
+}
+
+const CLOUD_CERTIFICATE: &str = "lab-cloud.pem";
+const CLOUD_KEY: &str = "lab-cloud-key.pem";
 const PASSWORD: &str = "lab-password";
 const CA: &str = "lab-ca.pem";

@@ -5,7 +5,11 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use serde::{Serialize, Serializer};
 
-use crate::{certificate::Thumbprint, cmdlets::Endpoint, faults::wire::Action};
+use crate::{
+    certificate::Thumbprint,
+    cmdlets::Endpoint,
+    faults::{cloud::CloudService, wire::Action},
+};
 
 /// A change of state, or an attempt that changed nothing.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -30,6 +34,8 @@ pub struct Effect {
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EffectKind {
+    /// A key was added to an application or principal.
+    AddCloudKey,
     /// The staged certificate was given up.
     ClearNext,
     /// The previous certificate was given up.
@@ -46,6 +52,8 @@ pub enum EffectKind {
     Publish,
     /// A certificate left a store.
     Remove,
+    /// A key left an application or principal.
+    RemoveCloudKey,
     /// A service or application pool was restarted.
     Restart,
     /// A servicelet brought a certificate from another server.
@@ -54,6 +62,8 @@ pub enum EffectKind {
     SetAuthConfigCurrent,
     /// A certificate was staged or its date moved.
     SetAuthConfigNext,
+    /// An organization relationship was changed.
+    SetOrganizationRelationship,
 }
 
 /// A cmdlet that was asked for. Bytes and secrets are not in here.
@@ -87,6 +97,27 @@ pub struct Requested {
     pub disturbed: bool,
 }
 
+/// A request to the cloud. What it carried is not in here.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct CloudAsked {
+    /// Virtual time.
+    pub at: DateTime<Utc>,
+    /// Which service.
+    pub service: CloudService,
+    /// GET, POST or PATCH.
+    pub method: String,
+    /// The path, with its query.
+    pub path: String,
+    /// What was asked of Exchange Online, or what application asked for a token.
+    pub subject: String,
+    /// The HTTP status of the answer.
+    pub status: u16,
+    /// The code of the error, if it was one.
+    pub code: String,
+    /// Whether it, or its answer, was disturbed on the way.
+    pub disturbed: bool,
+}
+
 fn as_map<S: Serializer>(pairs: &[(String, String)], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_map(pairs.iter().map(|(name, value)| (name, value)))
 }
@@ -109,6 +140,8 @@ pub struct Journal {
     pub cmdlets: Vec<Asked>,
     /// Requests.
     pub requests: Vec<Requested>,
+    /// Requests to the cloud.
+    pub cloud: Vec<CloudAsked>,
 }
 
 impl Journal {

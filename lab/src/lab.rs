@@ -10,23 +10,27 @@ use std::{
 
 use anyhow::Context as _;
 use aws_lc_rs::rand;
+use base64::Engine as _;
 use chrono::{DateTime, TimeDelta, Utc};
 use psrp::Secret;
 use serde::Serialize;
 use tokio::sync::watch;
+use uuid::Uuid;
 
 use crate::{
     Options,
     admission::{Admission, ServiceKey},
     clock::Clock,
+    cloud::CloudSite,
     cmdlets::{Endpoint, Session},
     control::Control,
     endpoint::PowerShell,
     faults::Fault,
     files::{self, Files, Way},
     http::{Tasks, Transport, listen},
-    journal::{Asked, Count, Effect, EffectKind, Requested},
-    organization::ServerSpec,
+    hybrid::Cloud,
+    journal::{Asked, CloudAsked, Count, Effect, EffectKind, Requested},
+    organization::{Hybrid, ServerSpec},
     running::{Cmdlets, Running},
     site::{Site, SiteKind},
     state::State,
@@ -42,6 +46,7 @@ pub struct Lab {
     organization_id: String,
     control: SocketAddr,
     servers: Vec<LabServer>,
+    cloud: Option<LabCloud>,
     ca_pem: String,
     pub(crate) way: Way,
     tasks: Tasks,
@@ -64,6 +69,27 @@ pub struct LabServer {
     pub windows_http: SocketAddr,
 }
 
+/// Where the cloud of a hybrid lab is found, and how rekey signs in.
+#[derive(Clone, Debug)]
+pub struct LabCloud {
+    /// Entra, Graph and Exchange Online, without a slash at the end.
+    pub url: String,
+    /// The region that Exchange Online may send callers to.
+    pub region_url: String,
+    /// The tenant.
+    pub tenant_id: Uuid,
+    /// The application by which rekey signs in.
+    pub client_id: Uuid,
+    /// Its certificate, PEM.
+    pub certificate_pem: String,
+    /// The key of it, PEM. Do not let it out.
+    pub key_pem: Secret,
+    /// The mailbox of `Test-OAuthConnectivity` on-premises.
+    pub test_mailbox: String,
+    /// The mailbox of `Test-OAuthConnectivity` in the cloud.
+    pub cloud_test_mailbox: String,
+}
+
 /// What happened so far.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
@@ -77,6 +103,8 @@ pub struct Report {
     pub cmdlets: Vec<Asked>,
     /// WS-Management requests, in order.
     pub requests: Vec<Requested>,
+    /// Requests to the cloud, in order.
+    pub cloud: Vec<CloudAsked>,
 }
 
 /// How often things happen that nobody asked about.
@@ -88,9 +116,16 @@ impl Lab {
         anyhow::ensure!(options.scale.is_finite() && options.scale > 0.0, "the scale of time must be more than 0");
         let real = options.since.unwrap_or_else(Utc::now);
         let start = options.start.unwrap_or(real);
-        let organization = options.organization;
+        let mut organization = options.organization;
+        if options.hybrid {
+            organization.hybrid.get_or_insert_with(Hybrid::contoso);
+        }
         let organization_id = organization.id.clone();
-        let world = tokio::task::spawn_blocking(move || World::new(organization, options.days_left, start)).await??;
+        let world = tokio::task::spawn_blocking(move || World::new(organization, options.days_left, start)).await?;
+        let mut world = world?;
+        if let Some(cloud) = &mut world.cloud {
+            cloud.tenant.slack = slack(options.scale);
+        }
         let way = Way { authentication: options.authentication, kdc: options.kdc };
         let admission = Admission {
             username: options.username,
@@ -115,9 +150,10 @@ impl Lab {
         for server in 0..running.with(|world| world.servers().len()) {
             servers.push(opening.open(server).await?);
         }
+        let cloud = opening.open_cloud().await?;
         tasks.spawn(pulse(running.clone()));
         let ca_pem = opening.authority.pem().to_owned();
-        Ok(Self { running, organization_id, control, servers, ca_pem, way, tasks })
+        Ok(Self { running, organization_id, control, servers, cloud, ca_pem, way, tasks })
     }
 
     /// The short name of the organization.
@@ -136,6 +172,12 @@ impl Lab {
     #[must_use]
     pub fn servers(&self) -> &[LabServer] {
         &self.servers
+    }
+
+    /// Where the cloud is; none if the organization is not a hybrid one.
+    #[must_use]
+    pub fn cloud(&self) -> Option<&LabCloud> {
+        self.cloud.as_ref()
     }
 
     /// The certificate of the authority that made the servers' TLS certificates, PEM.
@@ -192,6 +234,7 @@ impl Lab {
             effects: world.journal.effects.clone(),
             cmdlets: world.journal.cmdlets.clone(),
             requests: world.journal.requests.clone(),
+            cloud: world.journal.cloud.clone(),
         })
     }
 
@@ -268,11 +311,53 @@ impl Opening {
         Arc::new(Site { running: self.running.clone(), server, endpoint: Arc::new(endpoint), kind })
     }
 
+    /// The cloud and its region, if there is one.
+    async fn open_cloud(&mut self) -> anyhow::Result<Option<LabCloud>> {
+        let Some(mut found) = self.running.with(|world| world.cloud.as_ref().map(found)) else { return Ok(None) };
+        let tls = Transport::Tls(self.authority.server("cloud.contoso.example")?);
+        let region = Arc::new(CloudSite { running: self.running.clone(), region: None });
+        let (own, regional) = (self.address()?, self.address()?);
+        found.region_url = format!("https://{}", listen(regional, tls.clone(), region, &self.tasks).await?);
+        let site = CloudSite { running: self.running.clone(), region: Some(found.region_url.clone()) };
+        found.url = format!("https://{}", listen(own, tls, Arc::new(site), &self.tasks).await?);
+        Ok(Some(found))
+    }
+
     fn address(&mut self) -> anyhow::Result<SocketAddr> {
         let Some(port) = self.next_port else { return Ok(SocketAddr::new(self.listen, 0)) };
         self.next_port = Some(port.checked_add(1).ok_or_else(|| anyhow::anyhow!("the lab needs ports after {port}"))?);
         Ok(SocketAddr::new(self.listen, port))
     }
+}
+
+/// All of it but the addresses.
+fn found(cloud: &Cloud) -> LabCloud {
+    let (certificate, key) = cloud.tenant.client();
+    let spec = &cloud.tenant.spec;
+    LabCloud {
+        url: String::new(),
+        region_url: String::new(),
+        tenant_id: spec.tenant_id,
+        client_id: spec.client_id,
+        certificate_pem: pem("CERTIFICATE", &certificate.der),
+        key_pem: Secret::new(pem("PRIVATE KEY", key.expose())),
+        test_mailbox: spec.test_mailbox.clone(),
+        cloud_test_mailbox: spec.cloud_test_mailbox.clone(),
+    }
+}
+
+/// How far a clock may be off: five minutes, and what goes by in a lab while a request is on its way.
+fn slack(scale: f64) -> TimeDelta {
+    TimeDelta::minutes(5) + TimeDelta::milliseconds((scale * ON_ITS_WAY_MS) as i64)
+}
+
+/// The longest that a request is on its way, with what its client does before and after.
+const ON_ITS_WAY_MS: f64 = 30_000.0;
+
+fn pem(label: &str, der: &[u8]) -> String {
+    let text = base64::engine::general_purpose::STANDARD.encode(der);
+    let lines = text.as_bytes().chunks(64).map(String::from_utf8_lossy).collect::<Vec<_>>().join("\n");
+    format!("-----BEGIN {label}-----\n{lines}\n-----END {label}-----\n")
 }
 
 async fn pulse(running: Arc<Running>) {
@@ -293,7 +378,6 @@ fn service_keys(keytab: &Path) -> anyhow::Result<Vec<ServiceKey>> {
 
 /// 144 random bits as text.
 fn random_password() -> anyhow::Result<Secret> {
-    use base64::Engine as _;
     let mut bytes = zeroize::Zeroizing::new([0; 18]);
     rand::fill(&mut *bytes).map_err(|_| anyhow::anyhow!("no random numbers to be had"))?;
     Ok(Secret::new(base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(*bytes)))

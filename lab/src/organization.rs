@@ -1,9 +1,13 @@
 //! What the simulated organization consists of, and which of Exchange's unconfirmed rules it enforces.
 
+mod hybrid;
+
 use std::collections::BTreeSet;
 
 use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
+
+pub use self::hybrid::{AppPath, EXCHANGE_ADMINISTRATOR, Hybrid, ORGANIZATION_GUID, PartnerRules, Permission, Region};
 
 /// The organization at the beginning.
 #[derive(Clone, Debug)]
@@ -24,6 +28,8 @@ pub struct Organization {
     pub rules: Rules,
     /// Whether the trust probe looks. It compares every server with every other after every change.
     pub trust_probe: bool,
+    /// The tenant that it shares its users with; none if it stands alone.
+    pub hybrid: Option<Hybrid>,
 }
 
 impl Organization {
@@ -53,6 +59,7 @@ impl Organization {
             servicelet: Servicelet::SiteOnly,
             rules: Rules::all(),
             trust_probe: true,
+            hybrid: None,
         }
     }
 }

@@ -68,7 +68,8 @@ impl Server {
             let entry = self.store.find(thumbprint)?;
             (entry.key.is_some() && entry.certificate.is_valid_at(now)).then(|| entry.certificate.clone())
         };
-        KeySet { current: config.current.clone(), accepted: config.thumbprints().filter_map(usable).collect() }
+        let accepted = config.thumbprints().filter_map(usable).collect();
+        KeySet { current: config.current.clone(), next: config.next.clone(), accepted, read: now }
     }
 }
 
@@ -242,6 +243,10 @@ impl ProcessKind {
 pub struct KeySet {
     /// What it takes for the current certificate, whether it can use it or not.
     pub current: Option<Thumbprint>,
+    /// What it takes for the next one.
+    pub next: Option<Thumbprint>,
     /// Of current, previous and next those that it could use when it read them.
     pub accepted: Vec<Arc<Certificate>>,
+    /// When it read them.
+    pub read: DateTime<Utc>,
 }

@@ -2,11 +2,15 @@
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
+use uuid::Uuid;
 
 use crate::{
     certificate::Thumbprint,
     directory::Controller,
+    hybrid::Cloud,
+    organization::AppPath,
     server::{Entry, Export, Power, Process, Provider, Server, Services},
+    tenant::{DirectoryObject, KeyCredential, ObjectKind, View},
     world::World,
 };
 
@@ -19,6 +23,36 @@ pub struct State {
     pub controllers: Vec<Controller>,
     /// Every server.
     pub servers: Vec<ServerState>,
+    /// The tenant; none if the organization is not a hybrid one.
+    pub tenant: Option<TenantState>,
+}
+
+/// The tenant, for people.
+#[derive(Clone, Debug, Serialize)]
+pub struct TenantState {
+    /// Which.
+    pub tenant_id: Uuid,
+    /// By which application the servers go there: `dedicated`, `shared`, or not at all.
+    pub path: Option<AppPath>,
+    /// What holds keys.
+    pub objects: Vec<CloudObjectState>,
+}
+
+/// An application or principal, for people.
+#[derive(Clone, Debug, Serialize)]
+pub struct CloudObjectState {
+    /// Which of the two.
+    pub kind: ObjectKind,
+    /// Its name.
+    pub display_name: String,
+    /// Its object id.
+    pub id: Uuid,
+    /// Its application id.
+    pub app_id: Uuid,
+    /// The keys that each replica shows.
+    pub replicas: Vec<Vec<Thumbprint>>,
+    /// The keys by which the token service beside each replica goes.
+    pub trusted: Vec<Vec<Thumbprint>>,
 }
 
 /// One server, for people.
@@ -78,7 +112,26 @@ impl World {
             now: self.now(),
             controllers: self.directory().controllers().to_vec(),
             servers: self.servers().iter().map(server_state).collect(),
+            tenant: self.cloud.as_ref().map(|cloud| tenant_state(cloud, self.now())),
         }
+    }
+}
+
+fn tenant_state(cloud: &Cloud, now: DateTime<Utc>) -> TenantState {
+    let tenant = &cloud.tenant;
+    let thumbprints = |keys: &[KeyCredential]| keys.iter().map(|key| key.certificate.thumbprint.clone()).collect();
+    let object = |(index, object): (usize, &DirectoryObject)| CloudObjectState {
+        kind: object.kind,
+        display_name: object.display_name.clone(),
+        id: object.id,
+        app_id: object.app_id,
+        replicas: (0..tenant.replicas()).map(|r| thumbprints(tenant.keys(index, View::Replica(r), now))).collect(),
+        trusted: (0..tenant.replicas()).map(|r| thumbprints(tenant.trusted_keys(index, r, now).0)).collect(),
+    };
+    TenantState {
+        tenant_id: tenant.spec.tenant_id,
+        path: cloud.path(),
+        objects: tenant.objects().iter().enumerate().map(object).collect(),
     }
 }
 

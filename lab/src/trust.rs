@@ -1,36 +1,78 @@
-//! The trust probe: every server keeps signing tokens and every other keeps verifying them. One refusal is one gap in trust.
+//! The trust probe: whoever signs tokens keeps signing and whoever checks them keeps checking. One refusal is one gap in trust.
+//!
+//! Each leg (cloud.md 3.5) has signers and verifiers of its own, and each verifier learns keys in its own time. The probe asks: would a
+//! token signed now be accepted there?
 
-use std::{collections::HashMap, sync::Arc};
+mod cloud;
+mod partner;
+mod servers;
+#[cfg(test)]
+mod tests;
+mod token;
 
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
+use self::{partner::Partner, token::Token};
+pub(crate) use self::{servers::signing_entry, token::x5t};
 use crate::{
     certificate::{Certificate, Thumbprint},
-    organization::Role,
-    server::{Entry, Process, ProcessKind, Provider, Server},
+    hybrid::Cloud,
+    organization::PartnerRules,
+    server::{Entry, ProcessKind, Server},
 };
 
 /// What the probe has seen so far.
 #[derive(Debug, Default)]
 pub struct TrustProbe {
-    checked: u64,
-    refused: u64,
+    legs: BTreeMap<Leg, LegTotal>,
     refusals: Vec<Refusal>,
     tokens: HashMap<u64, Option<Token>>,
     verdicts: HashMap<(u64, Thumbprint), bool>,
+    partner: Option<Partner>,
+}
+
+/// Who signs for whom.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Leg {
+    /// A: servers for Entra, by the keys of the dedicated application.
+    Dedicated,
+    /// A': servers for Entra, by the keys of the shared principal; only where the organization is still on it.
+    Shared,
+    /// B: the tenant for servers. A renewal cannot break it: it tells when the objects between the two are broken.
+    FromCloud,
+    /// C: each server for every other.
+    Servers,
+    /// D: servers for a partner that reads their metadata documents.
+    Partner,
+}
+
+/// What a leg has seen.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
+pub struct LegTotal {
+    /// Tokens that somebody should sign and somebody accept.
+    pub checked: u64,
+    /// Those that were not signed or not accepted.
+    pub refused: u64,
 }
 
 /// What the probe tells.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Trust {
-    /// Tokens that a process of one server should sign and a process of another accept.
+    /// Tokens that somebody should sign and somebody accept, on all legs together.
     pub checked: u64,
     /// Those that were not signed or not accepted.
     pub refused: u64,
     /// The first of them.
     pub refusals: Vec<Refusal>,
+    /// The same by leg: those that were looked at.
+    pub legs: BTreeMap<Leg, LegTotal>,
 }
 
 /// A token that was not accepted.
@@ -38,12 +80,18 @@ pub struct Trust {
 pub struct Refusal {
     /// Virtual time.
     pub at: DateTime<Utc>,
-    /// Server and application pool that should have signed.
+    /// Who signs for whom.
+    pub leg: Leg,
+    /// Who should have signed.
     pub signer: String,
-    /// Server and application pool that should have accepted.
+    /// Who should have accepted.
     pub verifier: String,
     /// What the signer takes for the current certificate.
     pub thumbprint: Option<Thumbprint>,
+    /// What the verifier accepts.
+    pub accepted: Vec<Thumbprint>,
+    /// How old the verifier's view is, in virtual seconds.
+    pub view_age_seconds: i64,
     /// Why not.
     pub reason: Reason,
 }
@@ -70,64 +118,73 @@ const POOLS: [ProcessKind; 2] = [ProcessKind::Owa, ProcessKind::Ecp];
 /// How many refusals are told in full.
 const TOLD: usize = 100;
 
-struct Token {
-    text: String,
-    signature: Vec<u8>,
+/// Somebody who signs, and with what.
+struct Signer<'a> {
+    name: &'a dyn Fn() -> String,
+    thumbprint: Option<&'a Thumbprint>,
+    signs: Result<&'a Entry, Reason>,
 }
 
-/// Hand-written so that nobody replays what a test run printed.
-impl std::fmt::Debug for Token {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Token").field("text", &self.text).finish_non_exhaustive()
-    }
+/// Somebody who accepts what certain keys have signed, since when.
+struct Verifier<'a> {
+    name: &'a dyn Fn() -> String,
+    accepted: &'a [Arc<Certificate>],
+    read: DateTime<Utc>,
 }
 
 impl TrustProbe {
-    /// Lets every running server sign and every other verify.
-    pub fn look(&mut self, now: DateTime<Utc>, servers: &[Server]) {
-        let active = |s: &&Server| s.is_up() && s.spec.role != Role::Edge;
-        for signer in servers.iter().filter(active) {
-            for pool in POOLS {
-                let verifiers = servers.iter().filter(active).filter(|v| v.spec.fqdn != signer.spec.fqdn);
-                self.check(now, signer, signer.process(pool), verifiers);
-            }
+    /// One that looks at a partner, too, if there is one.
+    #[must_use]
+    pub fn new(partner: Option<PartnerRules>) -> Self {
+        Self { partner: partner.map(Partner::new), ..Self::default() }
+    }
+
+    /// Lets everybody sign and verify.
+    pub fn look(&mut self, now: DateTime<Utc>, servers: &[Server], cloud: Option<&Cloud>) {
+        self.look_at_servers(now, servers);
+        if let Some(cloud) = cloud {
+            self.look_at_cloud(now, servers, cloud);
+            self.look_at_partner(now, servers);
         }
     }
 
     /// What was seen so far.
     #[must_use]
     pub fn report(&self) -> Trust {
-        Trust { checked: self.checked, refused: self.refused, refusals: self.refusals.clone() }
+        let sum = |of: fn(&LegTotal) -> u64| self.legs.values().map(of).sum();
+        let (checked, refused) = (sum(|leg| leg.checked), sum(|leg| leg.refused));
+        Trust { checked, refused, refusals: self.refusals.clone(), legs: self.legs.clone() }
     }
 
-    fn check<'a>(
+    /// Lets one sign for one other, and counts.
+    fn check(&mut self, now: DateTime<Utc>, leg: Leg, signer: &Signer<'_>, verifier: &Verifier<'_>) {
+        let verdict = signer.signs.and_then(|entry| self.verify(now, entry, verifier.accepted));
+        self.count(now, leg, signer, verifier, verdict);
+    }
+
+    fn count(
         &mut self,
         now: DateTime<Utc>,
-        signer: &Server,
-        process: &Process,
-        verifiers: impl Iterator<Item = &'a Server>,
+        leg: Leg,
+        signer: &Signer<'_>,
+        verifier: &Verifier<'_>,
+        verdict: Result<(), Reason>,
     ) {
-        let signed = signing_entry(now, signer, process);
-        for (verifier, pool) in verifiers.flat_map(|v| POOLS.map(|pool| (v, pool))) {
-            let accepted = &verifier.process(pool).keys.accepted;
-            let verdict = signed.and_then(|entry| self.verify(now, entry, accepted));
-            self.checked += 1;
-            if let Err(reason) = verdict {
-                self.refuse(Refusal {
-                    at: now,
-                    signer: format!("{}/{}", signer.spec.fqdn, process.kind.name()),
-                    verifier: format!("{}/{}", verifier.spec.fqdn, pool.name()),
-                    thumbprint: process.keys.current.clone(),
-                    reason,
-                });
-            }
-        }
-    }
-
-    fn refuse(&mut self, refusal: Refusal) {
-        self.refused += 1;
+        let total = self.legs.entry(leg).or_default();
+        total.checked += 1;
+        let Err(reason) = verdict else { return };
+        total.refused += 1;
         if self.refusals.len() < TOLD {
-            self.refusals.push(refusal);
+            self.refusals.push(Refusal {
+                at: now,
+                leg,
+                signer: (signer.name)(),
+                verifier: (verifier.name)(),
+                thumbprint: signer.thumbprint.cloned(),
+                accepted: verifier.accepted.iter().map(|certificate| certificate.thumbprint.clone()).collect(),
+                view_age_seconds: (now - verifier.read).num_seconds(),
+                reason,
+            });
         }
     }
 
@@ -140,39 +197,7 @@ impl TrustProbe {
         let token = self.tokens.entry(entry.id).or_insert_with(|| Token::sign(entry));
         let token = token.as_ref().ok_or(Reason::NoPrivateKey)?;
         let verdict = self.verdicts.entry((entry.id, thumbprint.clone()));
-        let genuine = *verdict.or_insert_with(|| known.verifies(token.text.as_bytes(), &token.signature));
+        let genuine = *verdict.or_insert_with(|| token.is_signed_by(known));
         if genuine { Ok(()) } else { Err(Reason::BadSignature) }
-    }
-}
-
-impl Token {
-    /// A token as Exchange issues them, without a lifetime: the probe signs once per key.
-    fn sign(entry: &Entry) -> Option<Self> {
-        let digits = entry.certificate.thumbprint.as_str();
-        let header = serde_json::json!({ "alg": "RS256", "typ": "JWT", "x5t": x5t(digits) });
-        let issuer = "00000002-0000-0ff1-ce00-000000000000@contoso.example";
-        let claims = serde_json::json!({ "iss": issuer, "nameid": "00000002-0000-0ff1-ce00-000000000000" });
-        let part = |json: serde_json::Value| URL_SAFE_NO_PAD.encode(json.to_string());
-        let text = format!("{}.{}", part(header), part(claims));
-        let signature = entry.key.as_ref()?.key.sign(text.as_bytes())?;
-        Some(Self { text, signature })
-    }
-}
-
-/// A thumbprint as tokens and metadata documents write it: base64url of its bytes.
-#[must_use]
-pub(crate) fn x5t(thumbprint: &str) -> String {
-    let byte = |pair: &[u8]| std::str::from_utf8(pair).ok().and_then(|digits| u8::from_str_radix(digits, 16).ok());
-    URL_SAFE_NO_PAD.encode(thumbprint.as_bytes().chunks(2).filter_map(byte).collect::<Vec<_>>())
-}
-
-fn signing_entry<'a>(now: DateTime<Utc>, signer: &'a Server, process: &Process) -> Result<&'a Entry, Reason> {
-    let current = process.keys.current.as_ref().ok_or(Reason::NoPrivateKey)?;
-    let entry = signer.store.find(current).ok_or(Reason::NoPrivateKey)?;
-    match &entry.key {
-        None => Err(Reason::NoPrivateKey),
-        Some(_) if !entry.certificate.is_valid_at(now) => Err(Reason::Expired),
-        Some(key) if matches!(key.provider, Provider::Ksp(_)) => Err(Reason::KeyStorageProvider),
-        Some(_) => Ok(entry),
     }
 }

@@ -1,5 +1,6 @@
 //! The organization in motion: everything happens at its own virtual instant, in order, and the trust probe looks on.
 
+mod cloud;
 mod faults;
 mod servicelets;
 #[cfg(test)]
@@ -15,7 +16,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 use crate::{
     certificate::{self, AUTH_COMMON_NAME, Certificate, PrivateKey, Thumbprint},
     directory::{Arrival, AuthConfig, Directory, is_named},
-    faults::{Interceptors, wire::Disturbances},
+    faults::{Interceptors, cloud::CloudDisturbances, wire::Disturbances},
+    hybrid::Cloud,
     journal::{Effect, EffectKind, Journal},
     organization::Organization,
     server::{Entry, Export, KeySet, Power, Process, ProcessKind, Provider, Server, Services, Store, StoredKey},
@@ -40,6 +42,10 @@ pub struct World {
     pub interceptors: Interceptors,
     /// The requests that are disturbed.
     pub disturbances: Disturbances,
+    /// The same for requests to the cloud.
+    pub cloud_disturbances: CloudDisturbances,
+    /// The other half of a hybrid organization.
+    pub cloud: Option<Cloud>,
     denied: BTreeSet<String>,
 }
 
@@ -56,6 +62,8 @@ enum Event {
     FetchHourly { server: usize, generation: u32 },
     /// The OWA process builds its metadata document anew.
     Metadata { server: usize, generation: u32 },
+    /// A verifier learns something.
+    Look,
     /// A process reads AuthConfig and the store anew.
     Refresh { server: usize, kind: ProcessKind, generation: u32 },
 }
@@ -104,15 +112,18 @@ impl World {
         };
         let mut directory = Directory::new(&organization.controllers, &auth_config);
         directory.lag_between_sites = organization.replication_lag;
+        let cloud = organization.hybrid.clone().map(|spec| Cloud::new(spec, certificate, now)).transpose()?;
         let mut world = Self {
             now,
             directory,
+            cloud,
+            cloud_disturbances: CloudDisturbances::default(),
             servers: organization.servers.iter().map(|spec| new_server(spec.clone(), now)).collect(),
             queue: BTreeMap::new(),
             planned: 0,
             entries: 0,
             next_look: now,
-            trust: TrustProbe::default(),
+            trust: TrustProbe::new(organization.hybrid.as_ref().map(|hybrid| hybrid.partner)),
             journal: Journal::default(),
             interceptors: Interceptors::default(),
             disturbances: Disturbances::default(),
@@ -198,7 +209,7 @@ impl World {
     /// The trust probe looks now. To be called after every change.
     pub fn look(&mut self) {
         if self.organization.trust_probe {
-            self.trust.look(self.now, &self.servers);
+            self.trust.look(self.now, &self.servers, self.cloud.as_ref());
         }
     }
 
@@ -322,6 +333,8 @@ impl World {
                     self.plan(self.now + FETCH_EVERY, Event::FetchHourly { server, generation });
                 }
             }
+            // The probe looks before and after every event.
+            Event::Look => {}
             Event::Metadata { server, generation } => {
                 if self.is_running(server, ProcessKind::Owa, generation) {
                     self.build_metadata(server);

@@ -60,6 +60,31 @@ async fn a_client_by_others_logs_on_in_every_way() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn clients_of_microsofts_sign_in_to_the_tenant_and_roll_keys() {
+    let lab = Lab::start(Options { hybrid: true, ..Options::default() }).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let files = lab.write_files(folder.path()).unwrap();
+    let (cloud, keys) = (lab.cloud().unwrap(), files.cloud.unwrap());
+    let mut verifier = peers::python("verify_cloud.py");
+    verifier
+        .args(["--url", &cloud.url, "--control", &lab.control_url()])
+        .args(["--tenant", &cloud.tenant_id.to_string(), "--client", &cloud.client_id.to_string()])
+        .arg("--certificate")
+        .arg(keys.certificate)
+        .arg("--key")
+        .arg(keys.key)
+        .arg("--ca")
+        .arg(&files.ca);
+    let (passed, told) = tokio::task::spawn_blocking(move || peers::run(verifier, "")).await.unwrap();
+    assert!(passed, "{told}");
+    let report = lab.report();
+    assert_eq!(report.counts[&EffectKind::AddCloudKey].changed, 2);
+    assert_eq!(report.counts[&EffectKind::RemoveCloudKey].changed, 2);
+    assert_eq!(report.trust.refused, 0, "{:#?}", report.trust.refusals);
+    lab.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_lab_with_extended_protection_wants_the_channel_named() {
     let folder = tempfile::tempdir().unwrap();
     let lab = Lab::start(Options { require_channel_binding: true, ..account() }).await.unwrap();
@@ -114,6 +139,39 @@ async fn the_control_api_shows_and_moves_the_lab() {
     let state = control(&lab, "GET", "/state", None).await.1;
     assert_eq!(state["controllers"][1]["fqdn"], "dc02.contoso.example");
     assert_eq!(state["servers"][2]["certificates"][0]["provider"]["kind"], "csp");
+}
+
+#[tokio::test]
+async fn the_control_api_shows_the_tenant_and_takes_its_knobs() {
+    let lab = Lab::start(Options { hybrid: true, ..Options::default() }).await.unwrap();
+    let tenant = control(&lab, "GET", "/state", None).await.1["tenant"].take();
+    assert_eq!(tenant["path"], "dedicated");
+    assert_eq!(tenant["objects"][0]["replicas"].as_array().unwrap().len(), 3, "{tenant}");
+    let faults = json!([
+        { "kind": "cloud", "service": "graph", "method": "PATCH", "skip": 1, "do": { "throttle": 5 } },
+        { "kind": "cloud", "do": { "exception": { "status": 500, "class": "DCOverloadedException" } } },
+        { "kind": "cloud_keys", "change": "add" },
+        { "kind": "cloud_permission", "permission": "exchange_administrator", "granted": false },
+        { "kind": "hybrid_object", "class": "auth_server", "name": "EvoSts*", "set": { "Enabled": false } },
+        { "kind": "hybrid_object", "side": "exchange_online", "class": "organization_relationship" },
+        { "kind": "key_lifetime", "max": "P180D", "scope": "application" },
+        { "kind": "region", "to": "elsewhere" },
+        { "kind": "tenant_lag", "replica_seconds": 600 },
+    ]);
+    let (status, told) = control(&lab, "POST", "/faults", Some(faults)).await;
+    assert_eq!(status, 204, "{told}");
+    let tenant = control(&lab, "GET", "/state", None).await.1["tenant"].take();
+    assert!(tenant["path"].is_null(), "{tenant}");
+    assert_eq!(tenant["objects"][0]["replicas"][0].as_array().unwrap().len(), 3, "{tenant}");
+    assert_eq!(tenant["objects"][0]["replicas"][2].as_array().unwrap().len(), 2, "{tenant}");
+    let probe = control(&lab, "GET", "/probe", None).await.1;
+    assert!(probe["legs"]["dedicated"]["checked"].as_u64().unwrap() > 0, "{probe}");
+    assert_eq!(control(&lab, "GET", "/cloud", None).await.1, json!([]));
+    let unknown = json!({ "kind": "hybrid_object", "class": "auth_server", "name": "Nobody" });
+    assert_eq!(control(&lab, "POST", "/faults", Some(unknown)).await.0, 400);
+    let alone = Lab::start(Options::default()).await.unwrap();
+    assert_eq!(control(&alone, "POST", "/faults", Some(json!({ "kind": "cloud_keys", "change": "add" }))).await.0, 400);
+    assert!(control(&alone, "GET", "/state", None).await.1["tenant"].is_null());
 }
 
 #[tokio::test]
@@ -271,6 +329,29 @@ async fn the_files_for_rekey_hold_no_password_but_say_where_it_is() {
     assert_eq!(organization["windows"]["url"].as_str(), Some("https://{fqdn}:5986/wsman"));
     let place = organization["connect_to"]["ex02.contoso.example:5986"].as_str().unwrap();
     assert_eq!(place, lab.servers()[1].windows.to_string());
+}
+
+#[tokio::test]
+async fn the_files_of_a_hybrid_lab_say_where_the_tenant_is_and_hold_no_key_but_in_a_file_of_its_own() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let lab = Lab::start(Options { hybrid: true, ..Options::default() }).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let files = lab.write_files(folder.path()).unwrap();
+    let text = std::fs::read_to_string(&files.config).unwrap();
+    assert!(!text.contains("PRIVATE KEY"));
+    let configuration: toml::Table = toml::from_str(&text).unwrap();
+    let cloud = &configuration["organization"][0]["cloud"];
+    let told = lab.cloud().unwrap();
+    assert_eq!(cloud["tenant_id"].as_str(), Some(told.tenant_id.to_string().as_str()));
+    for name in ["login_url", "graph_url", "outlook_url"] {
+        assert_eq!(cloud[name].as_str(), Some(told.url.as_str()), "{name}");
+    }
+    assert_eq!(cloud["certificate_key"].as_str(), Some("file:lab-cloud-key.pem"));
+    let written = files.cloud.unwrap();
+    assert!(std::fs::read_to_string(&written.certificate).unwrap().starts_with("-----BEGIN CERTIFICATE-----\nMII"));
+    assert!(std::fs::read_to_string(&written.key).unwrap().starts_with("-----BEGIN PRIVATE KEY-----\nMII"));
+    assert_eq!(std::fs::metadata(&written.key).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(Lab::start(Options::default()).await.unwrap().cloud().is_none());
 }
 
 /// Sends a request as it is and reads until the other side closes; nothing if it was cut.

@@ -22,6 +22,9 @@ pub(crate) struct LabArgs {
     /// Days that the current Auth certificate is still valid; negative: expired since.
     #[arg(long, value_name = "DAYS", default_value_t = 45, allow_negative_numbers = true)]
     days_left: i64,
+    /// An organization that shares its users with a tenant: Entra, Graph and Exchange Online come along.
+    #[arg(long)]
+    hybrid: bool,
     /// How long every request is on its way, in milliseconds: a data centre far away.
     #[arg(long, value_name = "MS", default_value_t = 0)]
     latency_ms: u64,
@@ -80,6 +83,7 @@ pub(crate) async fn run(args: LabArgs) -> anyhow::Result<()> {
         scale: args.scale,
         listen: args.listen,
         days_left: args.days_left,
+        hybrid: args.hybrid,
         latency: Duration::from_millis(args.latency_ms),
         authentication: args.authentication.into(),
         username: args.username,
@@ -94,6 +98,9 @@ pub(crate) async fn run(args: LabArgs) -> anyhow::Result<()> {
     let files = written.with_context(|| format!("cannot write to {}", args.dir.display()))?;
     say!("A lab of {} servers is up; its clock runs {} times as fast as yours.", lab.servers().len(), args.scale);
     say!("Control (clock, state, trust probe, faults): {}", lab.control_url());
+    if let Some(cloud) = lab.cloud() {
+        say!("Its tenant (Entra, Graph, Exchange Online): {}", cloud.url);
+    }
     say!("Try rekey on it:  rekey serve --config {}", files.config.display());
     say!("Ctrl-C ends it; nothing of it is kept.");
     signals.wait().await;

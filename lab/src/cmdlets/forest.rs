@@ -13,12 +13,6 @@ pub(super) const CMDLETS: &[Cmdlet] = &[
         run: get_exchange_server,
     },
     Cmdlet {
-        name: "Get-HybridConfiguration",
-        task: "Microsoft.Exchange.Management.SystemConfigurationTasks.GetHybridConfiguration",
-        parameters: &["DomainController"],
-        run: nothing,
-    },
-    Cmdlet {
         name: "Get-OrganizationConfig",
         task: "Microsoft.Exchange.Management.SystemConfigurationTasks.GetOrganizationConfig",
         parameters: &["DomainController"],
@@ -71,7 +65,7 @@ fn get_organization_config(call: &mut Call<'_>) -> Result<Output, Refusal> {
     Output::of([shapes::organization(&call.world_ref().organization().id)])
 }
 
-/// There is no hybrid configuration, and no scope that would hide anything.
+/// There is no scope that would hide anything.
 fn nothing(call: &mut Call<'_>) -> Result<Output, Refusal> {
     if call.value("DomainController").is_some() {
         call.controller()?;

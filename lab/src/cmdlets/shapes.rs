@@ -8,7 +8,7 @@ use super::Endpoint;
 use crate::{
     certificate::{Certificate, Thumbprint},
     directory::Controller,
-    organization::Role,
+    organization::{ORGANIZATION_GUID, Role},
     server::{Entry, Process, ProcessKind, Provider, Server},
 };
 
@@ -204,7 +204,7 @@ pub(super) fn organization(name: &str) -> Value {
     typed("Microsoft.Exchange.Data.Directory.Management.OrganizationConfig")
         .shown_as(name)
         .with("Name", name)
-        .with("Guid", Uuid::from_u128(0x0b7e_11aa_93c4_4c5e_8a77_20d6_c0c1_0001))
+        .with("Guid", ORGANIZATION_GUID)
         .with("IsValid", true)
         .into()
 }
@@ -215,13 +215,13 @@ pub(super) fn local(at: DateTime<Utc>) -> Value {
     zone.map_or_else(|| at.into(), |zone| Value::DateTime(at.with_timezone(&zone)))
 }
 
-fn enumeration(type_name: &str, text: &str, number: i32) -> Value {
+pub(super) fn enumeration(type_name: &str, text: &str, number: i32) -> Value {
     let type_names = [type_name, "System.Enum", "System.ValueType", "System.Object"].map(str::to_owned).to_vec();
     Object { type_names, base: Base::Primitive(Value::I32(number)), ..Object::default() }.shown_as(text).into()
 }
 
 /// Every list of type names ends with that of the base class; pypsrp for one reads no object without it.
-fn typed(name: &str) -> Object {
+pub(super) fn typed(name: &str) -> Object {
     Object { type_names: [name, "System.Object"].map(str::to_owned).to_vec(), ..Object::default() }
 }
 

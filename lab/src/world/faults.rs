@@ -16,6 +16,13 @@ impl World {
     /// Makes something go wrong, or right. The error says which name is unknown.
     pub fn apply(&mut self, fault: Fault) -> anyhow::Result<()> {
         match fault {
+            Fault::Cloud { requests, disturbance } => self.cloud_disturbances.add(requests, disturbance),
+            Fault::CloudKeys { .. }
+            | Fault::CloudPermission { .. }
+            | Fault::HybridObject { .. }
+            | Fault::KeyLifetime { .. }
+            | Fault::Region { .. }
+            | Fault::TenantLag { .. } => self.apply_to_cloud(fault)?,
             Fault::ClockSkew { server, seconds } => {
                 let server = self.named(&server)?;
                 self.servers[server].clock_skew = TimeDelta::seconds(seconds);
@@ -55,11 +62,12 @@ impl World {
         Ok(())
     }
 
-    /// Puts right what can be: all servers up, clocks, lag, permissions and Windows as at the beginning, no interference.
-    /// What has happened stays.
+    /// Puts right what can be: all servers up, clocks, lag, permissions, policies and Windows as at the beginning, no interference.
+    /// What has happened stays: keys, objects, certificates.
     pub fn heal(&mut self) {
         self.interceptors.clear();
         self.disturbances.clear();
+        self.cloud_disturbances.clear();
         self.denied.clear();
         self.directory.lag_between_sites = self.organization.replication_lag;
         for index in 0..self.servers.len() {
@@ -68,6 +76,7 @@ impl World {
             self.servers[index].spec.windows_build = self.organization.servers[index].windows_build;
             self.servers[index].key_provider = Provider::legacy_default();
         }
+        self.heal_cloud();
         self.look();
     }
 
