@@ -228,3 +228,29 @@ async fn exchange_online_may_be_missing_altogether() {
     world.check_renewed(id).await;
     world.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_is_killed_while_it_registers_the_key_leaves_one_key() {
+    for disturbance in [json!({ "delay": 60_000 }), json!("drop_after")] {
+        let mut world = hybrid().await;
+        world.fault(json!({ "kind": "cloud", "service": "graph", "method": "PATCH", "do": disturbance }));
+        let id = world.ask(|_| {}).await;
+        world.approve(id, Gate::Execute).await;
+        let is_patch = |line: &str| line.starts_with("PATCH ") && line.contains("applications/");
+        loop {
+            let woken = world.db.woken();
+            let audit = world.audit(id).await;
+            if audit.iter().any(|entry| entry.detail["cmdlet"].as_str().is_some_and(is_patch)) {
+                break;
+            }
+            woken.await;
+        }
+        world.kill(0).await;
+        world.hire().await;
+        let run = world.approve_all(id).await;
+        assert!(matches!(run.renewal.state, State::Succeeded { .. }), "{:?}", run.renewal.state);
+        assert_eq!(patches(&world), 2, "one to add, one to take out");
+        world.check_renewed(id).await;
+        world.close().await;
+    }
+}

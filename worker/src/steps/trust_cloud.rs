@@ -49,6 +49,9 @@ async fn register(context: &Context<'_>, planned: &Automatic<'_>) -> Result<Ende
     let beside = planned.keys_kept.iter().map(|key| key.key_id.clone()).collect();
     let change = Change::Add { certificate_der, display_name: hybrid::key_name(context.now()), beside };
     let changed = context.change_keys(&planned.holder(), &change).await?;
+    if let Some(gone) = planned.keys_kept.iter().find(|key| !changed.after.iter().any(|held| held.is(&key.key_id))) {
+        return Err(StepError::Retry(key_gone(planned, &gone.key_id)));
+    }
     let accepted = match accepted(context, planned).await? {
         Accepted::Yes(proof) => proof,
         Accepted::NotYet(trouble) => return wait(context, trouble),
@@ -57,6 +60,18 @@ async fn register(context: &Context<'_>, planned: &Automatic<'_>) -> Result<Ende
     let key_id = changed.after.iter().find(ours).map_or(key_id, |key| key.key_id().to_owned());
     let kept = kept(&changed, &key_id);
     Ok(done(Outcome::TrustedCloud { key_id: Some(key_id), thumbprint, kept, accepted, confirmed_by: None }))
+}
+
+/// A worker that died between writing and reading back has not seen it.
+fn key_gone(planned: &Automatic<'_>, key_id: &str) -> Trouble {
+    Trouble::new(
+        "cloud_keys_changed",
+        format!(
+            "Key {key_id}, which the plan keeps, is not among the keys of {} any more",
+            planned.application.display_name
+        ),
+        "Find out who has removed it; if its owner needs it, let them add it again. Cancel, and raise a new renewal, whose plan sees the keys as they are",
+    )
 }
 
 fn kept(changed: &Changed, ours: &str) -> Vec<String> {

@@ -50,6 +50,12 @@ impl Credential {
         self.text("keyId")
     }
 
+    /// Whether it has this id, in whatever spelling.
+    #[must_use]
+    pub fn is(&self, key_id: &str) -> bool {
+        same_id(self.key_id(), key_id)
+    }
+
     /// `displayName`; empty when it has none.
     #[must_use]
     pub fn display_name(&self) -> &str {
