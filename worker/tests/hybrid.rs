@@ -27,7 +27,7 @@ async fn with(tenant: Hybrid, change: impl FnOnce(&mut Setting)) -> World {
     World::with(setting).await
 }
 
-fn outcome<'a>(run: &'a db::LoadedRun, kind: StepKind) -> &'a Outcome {
+fn outcome(run: &db::LoadedRun, kind: StepKind) -> &Outcome {
     let step = run.steps.iter().find(|step| step.kind == kind).unwrap();
     step.outcome.as_ref().unwrap_or_else(|| panic!("{kind}: {:?} {:?}", step.status, step.trouble))
 }
