@@ -130,7 +130,7 @@ fn cloud_section(cloud: &LabCloud) -> String {
 cloud = "custom"
 tenant_id = "{tenant_id}"
 client_id = "{client_id}"
-certificate = "{CLOUD_CERTIFICATE}"
+certificate = "file:{CLOUD_CERTIFICATE}"
 certificate_key = "file:{CLOUD_KEY}"
 exchange_online = true
 login_url = "{url}"

@@ -4,6 +4,8 @@
 //! token signed now be accepted there?
 
 mod cloud;
+#[cfg(test)]
+mod interleavings;
 mod partner;
 mod servers;
 #[cfg(test)]
@@ -33,7 +35,7 @@ pub struct TrustProbe {
     legs: BTreeMap<Leg, LegTotal>,
     refusals: Vec<Refusal>,
     tokens: HashMap<u64, Option<Token>>,
-    verdicts: HashMap<(u64, Thumbprint), bool>,
+    verdicts: HashMap<u64, HashMap<Thumbprint, bool>>,
     partner: Option<Partner>,
 }
 
@@ -51,6 +53,20 @@ pub enum Leg {
     Servers,
     /// D: servers for a partner that reads their metadata documents.
     Partner,
+}
+
+impl Leg {
+    /// For people.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Dedicated => "servers to Entra, dedicated application",
+            Self::Shared => "servers to Entra, shared principal",
+            Self::FromCloud => "tenant to servers",
+            Self::Servers => "servers to each other",
+            Self::Partner => "servers to a partner",
+        }
+    }
 }
 
 /// What a leg has seen.
@@ -194,10 +210,19 @@ impl TrustProbe {
         if !known.is_valid_at(now) {
             return Err(Reason::Expired);
         }
+        let genuine = match self.verdicts.get(&entry.id).and_then(|verdicts| verdicts.get(thumbprint)) {
+            Some(genuine) => *genuine,
+            None => self.verify_signature(entry, known)?,
+        };
+        if genuine { Ok(()) } else { Err(Reason::BadSignature) }
+    }
+
+    /// Once for each copy of a key and each certificate.
+    fn verify_signature(&mut self, entry: &Entry, known: &Certificate) -> Result<bool, Reason> {
         let token = self.tokens.entry(entry.id).or_insert_with(|| Token::sign(entry));
         let token = token.as_ref().ok_or(Reason::NoPrivateKey)?;
-        let verdict = self.verdicts.entry((entry.id, thumbprint.clone()));
-        let genuine = *verdict.or_insert_with(|| token.is_signed_by(known));
-        if genuine { Ok(()) } else { Err(Reason::BadSignature) }
+        let genuine = token.is_signed_by(known);
+        self.verdicts.entry(entry.id).or_default().insert(known.thumbprint.clone(), genuine);
+        Ok(genuine)
     }
 }

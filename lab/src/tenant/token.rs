@@ -14,8 +14,8 @@ use super::{
 };
 use crate::organization::{EXCHANGE_ADMINISTRATOR, Permission};
 
-/// What a client sends to the token endpoint, as far as it is looked at.
-#[derive(Clone, Debug, Default)]
+/// What a client sends to the token endpoint. It holds an assertion: there is no `Debug`.
+#[derive(Clone, Default)]
 pub struct TokenRequest<'a> {
     /// The tenant of the path.
     pub tenant: &'a str,
