@@ -6,6 +6,7 @@ mod any_schedule;
 mod database;
 mod every_call;
 mod faults_of_the_wire;
+mod hybrid;
 mod invariants;
 mod process;
 mod refusals;

@@ -5,17 +5,20 @@ use std::{collections::BTreeMap, time::Duration};
 use chrono::Utc;
 use db::{Bounds, Db, Kind, LoadedRun};
 use domain::{
-    Decision, Gate, Organization, OrganizationId, Policy, Reason, Renewal, RenewalId, Request, State, Step, StepKind,
-    StepStatus, Timeline, audit::AuditEntry, gate::Verb, progress::Facts,
+    CloudSettings, Decision, Gate, Organization, OrganizationId, Policy, Reason, Renewal, RenewalId, Request, State,
+    Step, StepKind, StepStatus, Timeline, audit::AuditEntry, cloud::CloudName, gate::Verb, progress::Facts,
 };
-use lab::{Lab, Options, journal::EffectKind};
+use lab::{Lab, LabCloud, Options, journal::EffectKind, organization::Hybrid};
 use secrecy::SecretString;
 use serde_json::Value as Json;
 use tokio::{task::JoinSet, time::timeout};
 use uuid::Uuid;
 use worker::{
     Managed, Pace, Worker,
-    connectors::{Account, Credentials, Endpoints, MAX_ENVELOPE_SIZE, MAX_SESSIONS, Sessions, Trust},
+    connectors::{
+        Account, Credentials, Endpoints, MAX_ENVELOPE_SIZE, MAX_SESSIONS, Sessions, Trust,
+        cloud::{AppCredentials, Change, Cloud, CloudEndpoints, Holder, Patience, Signer, Way},
+    },
     sealing::Sealer,
 };
 
@@ -46,6 +49,9 @@ struct Hiring {
     policy: Policy,
     pace: Pace,
     steps_at_once: usize,
+    without_cloud: bool,
+    purge: bool,
+    test_mailbox: Option<&'static str>,
 }
 
 /// How a world differs from the default one.
@@ -60,6 +66,12 @@ pub(crate) struct Setting {
     /// Which database; SQLite if none.
     pub(crate) database: Option<Kind>,
     pub(crate) pace: Pace,
+    /// No credentials for the tenant of a hybrid lab are configured.
+    pub(crate) without_cloud: bool,
+    /// Plans take the keys out of the shared principal.
+    pub(crate) purge: bool,
+    /// The mailbox on the servers that trust is tested with; the lab's if none.
+    pub(crate) test_mailbox: Option<&'static str>,
 }
 
 impl World {
@@ -78,6 +90,9 @@ impl World {
             policy: setting.policy,
             pace: setting.pace,
             steps_at_once: setting.steps_at_once.unwrap_or(4),
+            without_cloud: setting.without_cloud,
+            purge: setting.purge,
+            test_mailbox: setting.test_mailbox,
         };
         let (db, listening) = listen(&database).await;
         let mut world = Self { lab, db, timeline, processes: Vec::new(), database, listening, hiring, hired: 0 };
@@ -141,19 +156,68 @@ impl World {
     }
 
     fn managed(&self) -> Managed {
+        let tenant = self.lab.cloud().filter(|_| !self.hiring.without_cloud);
         Managed {
             organization: Organization {
                 id: contoso(),
                 name: "Contoso".to_owned(),
                 lab: true,
                 windows: true,
-                cloud: None,
+                cloud: tenant.map(|tenant| self.cloud_settings(tenant)),
                 policy: self.hiring.policy.clone(),
             },
             endpoints: endpoints(&self.lab, &self.hiring.password, &self.hiring.ca),
             bounds: Bounds::default(),
-            cloud: None,
+            cloud: tenant.map(|tenant| self.cloud(tenant)),
         }
+    }
+
+    fn cloud_settings(&self, tenant: &LabCloud) -> CloudSettings {
+        CloudSettings {
+            cloud: CloudName::Custom,
+            tenant_id: tenant.tenant_id.to_string(),
+            application_id: None,
+            exchange_online: true,
+            test_mailbox: Some(self.hiring.test_mailbox.unwrap_or(&tenant.test_mailbox).to_owned()),
+            cloud_test_mailbox: Some(tenant.cloud_test_mailbox.clone()),
+            purge_shared_principal: self.hiring.purge,
+        }
+    }
+
+    /// The lab's tenant, signed in to as rekey does.
+    fn cloud(&self, tenant: &LabCloud) -> Cloud {
+        let signer = Signer::from_pem(tenant.certificate_pem.as_bytes(), tenant.key_pem.expose().as_bytes());
+        let way = Way {
+            endpoints: CloudEndpoints::custom(&tenant.url, &tenant.url, &tenant.url).unwrap(),
+            tenant: tenant.tenant_id.to_string(),
+            credentials: AppCredentials { client_id: tenant.client_id.to_string(), signer: signer.unwrap() },
+            tls: Trust::ca(self.hiring.ca.as_bytes()).build().unwrap(),
+            connect_to: BTreeMap::new(),
+            anchor: None,
+            timeline: self.timeline,
+            patience: Patience { first: Duration::from_millis(20), ..Patience::default() },
+        };
+        Cloud::new(way).unwrap()
+    }
+
+    /// A person registers the new key in the dedicated application, as the plan tells them to.
+    pub(crate) async fn register(&self, certificate: &str) {
+        use base64::{Engine as _, engine::general_purpose::STANDARD};
+        let cloud = self.cloud(self.lab.cloud().unwrap());
+        let name = Hybrid::contoso().application_name();
+        let application = cloud.application_named(&name).await.unwrap().unwrap();
+        let change = Change::Add {
+            certificate_der: STANDARD.decode(certificate).unwrap(),
+            display_name: "by hand".to_owned(),
+            beside: Vec::new(),
+        };
+        let intend = async |_| Ok::<_, std::convert::Infallible>(());
+        cloud.change(&Holder::Application(application.id), &change, intend).await.unwrap();
+    }
+
+    /// Olga takes the renewal back.
+    pub(crate) async fn cancel(&self, id: RenewalId) {
+        self.db.write(async |tx| tx.cancel(id, None, "olga", "not today", self.now()).await).await.unwrap();
     }
 
     pub(crate) fn now(&self) -> chrono::DateTime<Utc> {
