@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "clippy.toml allows it in tests; this is for their helpers")]
 
 mod any_schedule;
+mod circumstances;
 mod database;
 mod every_call;
 mod faults_of_the_wire;

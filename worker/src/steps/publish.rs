@@ -1,6 +1,6 @@
 //! Make the new certificate the current one. While nobody has approved that, keep Exchange from doing it by itself.
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use db::{Purpose, StepEnd};
 use domain::{
     Outcome, Place, Trouble,
@@ -11,7 +11,7 @@ use domain::{
 
 use super::{
     Context, Ended, Result, StepError,
-    cloud::{Unread, key_in_entra},
+    cloud::{Unread, as_approved, key_in_entra},
     context::foreign_change,
     evidence,
     stage::REPLICATION,
@@ -39,7 +39,10 @@ async fn publish(context: &Context<'_>, session: &mut Session, missing: Option<T
         (Permit::Run, None) if place != Place::Staged => Err(StepError::Attention(foreign_change(&seen))),
         (Permit::Run, Some(trouble)) if place != Place::Staged => Err(StepError::Retry(trouble)),
         (Permit::Guard | Permit::Park, _) if place != Place::Staged => Ok(guard_again(context, &seen, None)),
-        (Permit::Run, None) => go(context, session).await,
+        (Permit::Run, None) => match too_early(context)? {
+            Some(at) => Ok(Ended::With(StepEnd::Again { at, so_far: None })),
+            None => go(context, session).await,
+        },
         (Permit::Run, Some(trouble)) => {
             postpone_if_near(context, session, &seen, &trouble.message).await?;
             Err(StepError::Retry(trouble))
@@ -49,6 +52,12 @@ async fn publish(context: &Context<'_>, session: &mut Session, missing: Option<T
             Ok(guard_again(context, &seen, so_far))
         }
     }
+}
+
+/// Until when servers have the time that the plan gives them to hear of the new certificate. All was ready when it was looked at some time before.
+fn too_early(context: &Context<'_>) -> Result<Option<DateTime<Utc>>> {
+    let waits = !context.plan()?.emergency;
+    Ok(context.facts().effective_at.filter(|at| waits && *at > context.now()))
 }
 
 async fn go(context: &Context<'_>, session: &mut Session) -> Result<Ended> {
@@ -69,12 +78,16 @@ async fn settle(context: &Context<'_>, session: &mut Session) -> Result<Ended> {
     if complete { Ok(Ended::With(StepEnd::Done(outcome))) } else { Ok(context.again(REPLICATION, Some(outcome))) }
 }
 
-/// What is missing before it may be published: every planned server must hold the certificate with a usable key, and Entra the key of a hybrid one.
+/// What is missing before it may be published: every planned server must hold the certificate with a usable key, and Entra the key of a hybrid
+/// one, beside the old one, where servers look for it.
 async fn incomplete(context: &Context<'_>) -> Result<Option<Trouble>> {
     let snapshot = context.look().await?;
     evidence::keep(context, Purpose::Check, &snapshot).await?;
     let mut missing = evidence::matrix(context, &snapshot)?;
     missing.extend(key_in_entra(context, snapshot.tenant.as_ref(), Unread::Fails)?);
+    let renewal = context.claimed.run.renewal.id;
+    let before = context.worker.db.read(async |tx| tx.snapshot_of(renewal, Purpose::Before).await).await?;
+    missing.extend(as_approved(context, before.as_ref(), &snapshot)?);
     let missing: Vec<String> = evidence::failures(&missing).map(|e| format!("{}: {}", e.target, e.detail)).collect();
     if missing.is_empty() {
         return Ok(None);
