@@ -255,7 +255,8 @@ impl Run<'_> {
             self.steps.iter().filter(|s| gate == Gate::Publish && s.kind == StepKind::Publish && !s.status.is_over());
         let ready = publish
             .filter(|s| s.status != StepStatus::Running && phase == Phase::Publish)
-            .map(|s| (s.id, effective_at.unwrap_or(now)));
+            // Soon enough to move the date if something has got lost since it was approved: Exchange does not look.
+            .map(|s| (s.id, effective_at.map_or(now, |at| (at - GUARD).max(now))));
         Advance { ready: ready.collect(), event: Some(Event::GatePassed { gate, then }) }
     }
 

@@ -87,10 +87,19 @@ impl Service for CloudSite {
         if let Some(CloudDisturbance::Delay(milliseconds)) = met {
             tokio::time::sleep(Duration::from_millis(milliseconds.into())).await;
         }
-        let halve = met == Some(CloudDisturbance::Malformed);
-        let answer = blocking(move || running.with(|world| disturbed(world, ask, &subject, met))).await??;
-        if halve { halved(answer).await } else { Ok(answer) }
+        let (halve, hold) = (met == Some(CloudDisturbance::Malformed), met.as_ref().is_some_and(never_answers));
+        let answer = blocking(move || running.with(|world| disturbed(world, ask, &subject, met))).await?;
+        self.running.count_cloud(hold);
+        match answer {
+            _ if hold => std::future::pending().await,
+            Ok(answer) if halve => halved(answer).await,
+            answer => answer,
+        }
     }
+}
+
+fn never_answers(met: &CloudDisturbance) -> bool {
+    matches!(met, CloudDisturbance::Hold | CloudDisturbance::HoldAfter)
 }
 
 /// Carries a request out as far as what happens to it lets it, and writes it down.
@@ -99,7 +108,7 @@ fn disturbed(world: &mut World, mut ask: Ask, subject: &str, met: Option<CloudDi
     let instead = met.as_ref().and_then(|met| instead(&ask, met, world));
     let reply = match (instead, &met) {
         (Some(reply), _) => Ok(reply),
-        (None, Some(CloudDisturbance::Drop)) => Err(Cut),
+        (None, Some(CloudDisturbance::Drop | CloudDisturbance::Hold)) => Err(Cut),
         (None, _) => Ok(carry_out(world, &ask)),
     };
     let (code, status) = reply.as_ref().map_or(("cut", 0), |reply| (&reply.code, reply.answer.status().as_u16()));
@@ -142,6 +151,8 @@ fn instead(ask: &Ask, met: &CloudDisturbance, world: &World) -> Option<Reply> {
         CloudDisturbance::Delay(_)
         | CloudDisturbance::Drop
         | CloudDisturbance::DropAfter
+        | CloudDisturbance::Hold
+        | CloudDisturbance::HoldAfter
         | CloudDisturbance::Malformed
         | CloudDisturbance::Stale => return None,
     })

@@ -238,7 +238,7 @@ impl Lab {
         })
     }
 
-    /// How many cmdlets were asked for so far; whoever waits for more is woken.
+    /// How many cmdlets and requests to the cloud were asked for so far; whoever waits for more is woken.
     #[must_use]
     pub fn cmdlets(&self) -> watch::Receiver<Cmdlets> {
         self.running.cmdlets()

@@ -30,12 +30,14 @@ pub(crate) struct Running {
     shells: Mutex<Shells>,
 }
 
-/// How many cmdlets were asked for so far.
+/// How many cmdlets were asked for so far, and requests to the cloud.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Cmdlets {
-    /// All of them.
+    /// All cmdlets.
     pub asked: usize,
-    /// Those that never end.
+    /// All requests to the cloud.
+    pub cloud: usize,
+    /// Those of both that never end.
     pub held: usize,
 }
 
@@ -69,6 +71,14 @@ impl Running {
             cmdlets.held += usize::from(reaction == Reaction::Held);
         });
         reaction
+    }
+
+    /// Takes note of a request to the cloud, and whether it is never answered.
+    pub(crate) fn count_cloud(&self, held: bool) {
+        self.cmdlets.send_modify(|cmdlets| {
+            cmdlets.cloud += 1;
+            cmdlets.held += usize::from(held);
+        });
     }
 
     pub(crate) fn cmdlets(&self) -> watch::Receiver<Cmdlets> {

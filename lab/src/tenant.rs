@@ -279,6 +279,13 @@ impl Tenant {
         (self.keys(object, View::Replica(replica), read), read)
     }
 
+    /// The key of a certificate as an object holds it, or held it last.
+    #[must_use]
+    pub fn held_once(&self, object: usize, thumbprint: &Thumbprint) -> Option<KeyCredential> {
+        let written = self.objects[object].writes.iter().rev().flat_map(|write| &write.keys);
+        written.into_iter().find(|key| key.certificate.thumbprint == *thumbprint).cloned()
+    }
+
     /// Whether rekey's application may write an object.
     #[must_use]
     pub fn may_write(&self, roles: &BTreeSet<String>, object: usize) -> bool {

@@ -34,7 +34,7 @@ async fn one_fault_at_any_request_is_survived_or_told() {
 }
 
 fn script(happenings: Vec<Happening>) -> Script {
-    Script { database: Database::Sqlite, steps_at_once: 1, happenings }
+    Script::new(Database::Sqlite, 1, happenings)
 }
 
 /// A kind of fault.

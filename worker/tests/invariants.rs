@@ -9,10 +9,16 @@ use domain::{
 };
 use lab::{Lab, Report, journal::EffectKind};
 
-use crate::support::{SCALE, World, no_thumbprint};
+use crate::{
+    circumstances::{Breakage, Broken},
+    support::{SCALE, World, no_thumbprint},
+};
 
 /// How far two entries of people and workers may be out of the order of their clocks: each looks at the clock before it waits for its turn to write.
 const TURN: f64 = 5.0;
+
+/// How troubles name the place where they are: a server, or a part of the cloud.
+const PLACES: [&str; 6] = ["ex0", "application", "entra", "graph", "tenant", "127.0.0.1"];
 
 /// What workers that were killed may have left behind.
 #[derive(Debug, Default)]
@@ -28,16 +34,18 @@ impl Leftovers {
 }
 
 /// Checks everything. No worker may be alive any more.
-pub(crate) async fn check(world: &World, id: RenewalId, leftovers: &Leftovers) {
+pub(crate) async fn check(world: &World, id: RenewalId, leftovers: &Leftovers, broken: Option<&Broken>) {
     let (run, audit, report) = (world.run(id).await, world.audit(id).await, world.lab.report());
     is_over(&run);
-    trusted(&report);
+    trusted(&report, broken);
     one_certificate(&report, &audit);
     nothing_twice(&report, &audit, &run);
     in_order(&run, &audit);
     intended(&report, &audit);
+    intended_in_entra(&report, &audit);
     key_destroyed(world, &run, &audit).await;
     as_the_end_says(world, &run, &report);
+    keys_in_entra(world, &run, &report, broken);
     let left = world.lab.shells();
     assert!(left <= leftovers.shells, "leaked: {left} shells are open, {leftovers:?}");
 }
@@ -50,11 +58,21 @@ fn is_over(run: &LoadedRun) {
     }
 }
 
-/// Nobody ever refused a token of anybody else.
-pub(crate) fn trusted(report: &Report) {
+/// Nobody ever refused a token of anybody else, but for what broke.
+pub(crate) fn trusted(report: &Report, broken: Option<&Broken>) {
     let trust = &report.trust;
-    assert_eq!(trust.refused, 0, "trust: {:#?}", trust.refusals);
+    match broken {
+        Some(broken) => broken.check(report),
+        None => assert_eq!(trust.refused, 0, "trust: {:#?}", trust.refusals),
+    }
     assert!(trust.checked > 0);
+}
+
+/// Nothing was published yet.
+pub(crate) fn unpublished(world: &World) {
+    let published: Vec<_> =
+        world.lab.report().effects.into_iter().filter(|effect| effect.kind == EffectKind::Publish).collect();
+    assert!(published.is_empty(), "date: published before anybody approved it: {published:#?}");
 }
 
 /// At most one certificate was made.
@@ -70,7 +88,7 @@ fn one_certificate(report: &Report, audit: &[AuditEntry]) {
 /// No effect came twice, and none was tried in vain.
 fn nothing_twice(report: &Report, audit: &[AuditEntry], run: &LoadedRun) {
     let mut times: BTreeMap<_, u32> = BTreeMap::new();
-    for effect in &report.effects {
+    for effect in report.effects.iter().filter(|effect| effect.by != "operator" || effect.kind == EffectKind::Power) {
         assert!(effect.changed, "twice: {effect:?} changed nothing");
         *times.entry((effect.kind, &effect.place, &effect.thumbprint, &effect.detail)).or_default() += 1;
     }
@@ -211,9 +229,25 @@ fn intended(report: &Report, audit: &[AuditEntry]) {
             // Whoever looks first asks for nothing that is done already. Only Exchange can be faster, which publishes by itself when the date has come.
             let as_meant = ["ok", "held", "reply_lost"].contains(&asked.outcome.as_str())
                 || asked.outcome.contains("NoNextCertificate");
-            assert!(as_meant || asked.outcome.contains("RpcException"), "in vain: {asked:?}");
+            // So it can be while the date is moved.
+            let published = report.effects.iter().any(|e| e.by == "AuthAdmin" && e.at <= asked.at);
+            let too_late = kind.contains("-NewCertificateThumbprint") && published;
+            assert!(as_meant || too_late || asked.outcome.contains("RpcException"), "in vain: {asked:?}");
         }
     }
+}
+
+/// So was every change of keys in the tenant.
+fn intended_in_entra(report: &Report, audit: &[AuditEntry]) {
+    let is_patch = |entry: &&AuditEntry| {
+        let line = entry.detail["cmdlet"].as_str().unwrap_or_default();
+        entry.action == "cmdlet.intended" && line.starts_with("PATCH ")
+    };
+    let (asked, intents) =
+        (report.cloud.iter().filter(|asked| asked.method == "PATCH").count(), audit.iter().filter(is_patch).count());
+    assert!(asked <= intents, "intents: {asked} changes of keys, {intents} intents");
+    let refused = report.cloud.iter().find(|asked| asked.method == "PATCH" && asked.status == 400);
+    assert!(refused.is_none_or(|asked| asked.disturbed), "in vain: {refused:?}");
 }
 
 /// A cmdlet, and which of its doings if it has several.
@@ -286,9 +320,41 @@ fn as_the_end_says(world: &World, run: &LoadedRun, report: &Report) {
     }
 }
 
+/// Nobody's keys but those of the renewal came or went, and Entra holds those of the certificates that the end leaves.
+fn keys_in_entra(world: &World, run: &LoadedRun, report: &Report, broken: Option<&Broken>) {
+    let Some(tenant) = world.lab.state().tenant else { return };
+    let new = Facts::of(&run.steps).thumbprint.map(|new| new.as_str().to_owned());
+    let old = run.plan.as_ref().and_then(|plan| plan.observed.current.clone()).map(|old| old.as_str().to_owned());
+    let ours = |effect: &&lab::journal::Effect, kind| effect.kind == kind && effect.by != "operator";
+    let about = |kind| report.effects.iter().filter(move |effect| ours(effect, kind));
+    let named = |effect: &lab::journal::Effect| effect.thumbprint.as_ref().map(|key| key.as_str().to_owned());
+    for added in about(EffectKind::AddCloudKey) {
+        assert_eq!(named(added), new, "keys: {added:?}");
+    }
+    for removed in about(EffectKind::RemoveCloudKey) {
+        let leaves = match run.renewal.state {
+            State::Succeeded { .. } => &old,
+            _ => &new,
+        };
+        assert_eq!(&named(removed), leaves, "keys: {removed:?}");
+    }
+    let application = tenant.objects.iter().find(|object| object.display_name.starts_with("ExchangeServerApp-"));
+    let held: BTreeSet<_> = application.unwrap().replicas[0].iter().map(|key| key.as_str().to_owned()).collect();
+    let holds = |key: &Option<String>| key.as_ref().is_some_and(|key| held.contains(key));
+    if broken.is_some_and(|broken| broken.what == Breakage::KeyOutOfEntra) {
+        return;
+    }
+    match run.renewal.state {
+        State::Succeeded { .. } => assert!(holds(&new) && !holds(&old), "keys: {held:?} are left, not {new:?} alone"),
+        State::RolledBack { .. } => assert!(holds(&old), "keys: {held:?} are left, without {old:?}"),
+        _ => assert!(run.plan.is_none() || holds(&old) && !holds(&new), "keys: {held:?} are left, not {old:?} alone"),
+    }
+}
+
 /// A renewal that was refused has changed nothing.
 pub(crate) fn untouched(world: &World) {
-    let effects: Vec<_> = world.lab.report().effects.into_iter().filter(|e| e.kind != EffectKind::Power).collect();
+    let theirs = |e: &lab::journal::Effect| e.kind != EffectKind::Power && e.by != "operator";
+    let effects: Vec<_> = world.lab.report().effects.into_iter().filter(theirs).collect();
     assert!(effects.is_empty(), "{effects:#?}");
 }
 
@@ -304,7 +370,8 @@ pub(crate) fn understandable(trouble: &Trouble) {
     ];
     assert!(!internal.contains(&trouble.code.as_str()), "{trouble:?}");
     assert!(trouble.message.len() > 20 && trouble.action.len() > 10, "{trouble:?}");
-    assert!(trouble.message.to_ascii_lowercase().contains("ex0"), "it names the server: {trouble:?}");
+    let message = trouble.message.to_ascii_lowercase();
+    assert!(PLACES.iter().any(|place| message.contains(place)), "it names the place: {trouble:?}");
 }
 
 fn is_postponement(entry: &AuditEntry) -> bool {

@@ -4,6 +4,7 @@
 
 mod adopted;
 mod any_schedule;
+mod circumstances;
 mod database;
 mod every_call;
 mod faults_of_the_wire;

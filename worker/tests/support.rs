@@ -307,7 +307,13 @@ impl World {
     }
 
     pub(crate) async fn run(&self, id: RenewalId) -> LoadedRun {
-        self.db.read(async |tx| tx.load_run(id).await).await.unwrap()
+        loop {
+            match self.db.read(async |tx| tx.load_run(id).await).await {
+                // The machine stood still.
+                Err(db::Error::Unanswered) => {}
+                run => return run.unwrap(),
+            }
+        }
     }
 
     /// Waits until a step of this kind needs a person, and returns its trouble's code.

@@ -1,35 +1,49 @@
 //! A renewal on a small organization to which things happen, and a person who sees it through: approves what is asked, and tries again what has
 //! stopped. What must hold at its end is in `invariants.rs`.
 
-use std::{any::Any, collections::BTreeMap, panic::AssertUnwindSafe, time::Duration};
+use std::{
+    any::Any,
+    collections::BTreeMap,
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
+use chrono::{DateTime, TimeDelta, Utc};
 use db::{Kind, LoadedRun, Moment};
-use domain::{Policy, RenewalId, State, StepId, StepStatus, Trouble};
+use domain::{Gate, Policy, Reason, RenewalId, State, Step, StepId, StepStatus, Trouble};
 use futures_util::{FutureExt as _, StreamExt as _, stream};
 use lab::{
     Cmdlets, Options, Report,
+    journal::EffectKind,
     organization::{Organization, Servicelet},
 };
 use serde_json::{Value as Json, json};
-use tokio::{sync::watch, time::timeout};
+use tokio::{sync::watch, task::JoinHandle, time::timeout};
 use worker::Pace;
 
 use crate::{
+    circumstances::{Breakage, Broken, Circumstances, CloudTrouble},
     invariants::{self, Leftovers},
     process::{Blow, Seen, Trap},
     support::{Setting, World},
 };
 
 /// How many renewals are under way at the same time: they wait more than they compute.
-const AT_ONCE: usize = 8;
+pub(crate) const AT_ONCE: usize = 8;
 /// The longest that a renewal may take; only a failure takes that long.
 const PATIENCE: Duration = Duration::from_secs(300);
 /// How often the person looks without being told to: what was committed by a process that was killed is announced by nobody.
 const LOOK: Duration = Duration::from_secs(1);
 /// After this time a worker that was killed is no longer waited for: twice as long as a busy machine keeps a live one from saying so.
 const LEASE: Duration = Duration::from_secs(4);
-/// A server that nobody misses is up again after so many cmdlets.
-const OUTAGE: usize = 12;
+/// How often it is looked whether the machine is late.
+const BEAT: Duration = Duration::from_millis(20);
+/// Troubles by which people notice that something broke.
+const TELLING: [&str; 4] = ["auth_config_changed", "cloud_keys_changed", "matrix_incomplete", "trust_not_proven"];
 
 /// What is tried.
 #[derive(Clone, Debug)]
@@ -38,9 +52,22 @@ pub(crate) struct Script {
     pub(crate) steps_at_once: usize,
     /// What happens, in order.
     pub(crate) happenings: Vec<Happening>,
+    /// How the cloud is, if the organization has one.
+    pub(crate) hybrid: Option<Circumstances>,
+    /// The old certificate is compromised: nothing waits for a date.
+    pub(crate) emergency: bool,
+    /// How long the publication waits for its approval, in virtual hours.
+    pub(crate) late: i64,
 }
 
-/// Something that happens when so many cmdlets have been asked for.
+impl Script {
+    /// A renewal without a cloud, in which people do what they are asked at once.
+    pub(crate) fn new(database: Kind, steps_at_once: usize, happenings: Vec<Happening>) -> Self {
+        Self { database, steps_at_once, happenings, hybrid: None, emergency: false, late: 0 }
+    }
+}
+
+/// Something that happens when so many cmdlets and requests to the cloud have been asked for.
 #[derive(Clone, Debug)]
 pub(crate) struct Happening {
     pub(crate) after: usize,
@@ -49,18 +76,26 @@ pub(crate) struct Happening {
 
 #[derive(Clone, Debug)]
 pub(crate) enum What {
+    /// Something breaks that makes refusals unavoidable, and is mended when somebody has noticed.
+    Break(Breakage),
     /// A call goes wrong, after so many that do not.
     Call { skip: usize, how: CallFault },
+    /// So does a request to the cloud.
+    CloudCall { skip: usize, how: CallFault },
+    /// The cloud has trouble.
+    Cloud(CloudTrouble),
     /// One more worker joins. Not on SQLite.
     Join,
     /// Changes take so long from one site to another from now on.
     Lag { seconds: i64 },
-    /// A server goes down, and comes up again when somebody has noticed.
-    Outage { server: &'static str },
+    /// A server goes down, and comes up again when somebody has noticed, or after so many calls.
+    Outage { server: &'static str, lasting: usize },
     /// A request of the wire, or its answer, is disturbed.
     Request { skip: usize, act: Json },
     /// A person says something, whether it fits or not.
     Say(Verb),
+    /// Somebody else registers a key of their own in the application of the servers.
+    StrangeKey,
     /// A writing transaction of the first worker goes wrong.
     Write(Trap),
 }
@@ -97,6 +132,7 @@ pub(crate) struct Ended {
     pub(crate) status: &'static str,
     pub(crate) seen: Seen,
     pub(crate) report: Report,
+    pub(crate) broken: Option<Broken>,
 }
 
 /// Two servers in two sites, which hear of every change at once, and a renewal with short waits: as few requests as a whole renewal can have, the same in
@@ -104,10 +140,12 @@ pub(crate) struct Ended {
 fn setting(script: &Script) -> Setting {
     let mut organization = Organization::contoso();
     organization.servers.remove(1);
-    organization.replication_lag = chrono::TimeDelta::zero();
+    organization.replication_lag = TimeDelta::zero();
     organization.servicelet = Servicelet::Off;
+    organization.hybrid = script.hybrid.map(Circumstances::tenant);
     Setting {
         lab: Options { organization, ..Options::default() },
+        purge: script.hybrid.is_some_and(|hybrid| hybrid.purge),
         policy: Policy { staging_lead_hours: 24, soak_hours: 2, soak_check_minutes: 240, ..Policy::default() },
         steps_at_once: Some(script.steps_at_once),
         database: Some(script.database),
@@ -145,7 +183,7 @@ pub(crate) async fn run(script: Script) -> Ended {
     if timeout(PATIENCE, trial.see_through()).await.is_err() {
         let run = trial.world.run(trial.id).await;
         let troubles = trial.world.troubles(trial.id).await;
-        invariants::trusted(&trial.world.lab.report());
+        invariants::trusted(&trial.world.lab.report(), trial.broken.as_ref());
         panic!("stuck: {:?}\n{troubles:#?}", run.renewal.state);
     }
     trial.end().await
@@ -165,6 +203,10 @@ struct Trial {
     leftovers: Leftovers,
     /// The attempts that were under way when a worker was frozen.
     frozen: Option<Vec<(StepId, i64)>>,
+    broken: Option<Broken>,
+    /// When the publication was first seen to wait for its approval.
+    asked_since: Option<DateTime<Utc>>,
+    delays: Delays,
 }
 
 struct Outage {
@@ -187,11 +229,19 @@ impl Trial {
             sprung: 0,
             leftovers: Leftovers::default(),
             frozen: None,
+            broken: None,
+            asked_since: None,
+            delays: Delays::watch(),
         };
         // What is to happen at the beginning must not be late.
         trial.let_happen().await;
-        trial.id = trial.world.ask(|_| {}).await;
+        trial.id = trial.ask().await;
         trial
+    }
+
+    async fn ask(&self) -> RenewalId {
+        let reason = if self.script.emergency { Reason::Compromised } else { Reason::Expiring };
+        self.world.ask(|request| request.reason = reason).await
     }
 
     async fn see_through(&mut self) {
@@ -202,6 +252,7 @@ impl Trial {
             self.let_happen().await;
             let run = self.world.run(self.id).await;
             self.end_outage(&run);
+            self.notice(&run);
             self.go_past_the_frozen(&run).await;
             let refused = matches!(run.renewal.state, State::Failed { .. });
             if !run.renewal.state.is_live() && !refused {
@@ -229,7 +280,8 @@ impl Trial {
         if let State::Failed { trouble, .. } = state {
             self.note(trouble);
             invariants::untouched(&self.world);
-            self.id = self.world.ask(|_| {}).await;
+            self.mend();
+            self.id = self.ask().await;
         } else if let State::Paused { .. } = state {
             if !resting {
                 return false;
@@ -237,13 +289,34 @@ impl Trial {
             self.world.db.write(async |tx| tx.resume(id, None, "olga", self.world.now()).await).await.unwrap();
         } else if let Some(trouble) = trouble(&run) {
             self.note(&trouble);
+            self.mend();
             self.world.db.write(async |tx| tx.retry(id, None, "olga", self.world.now()).await).await.unwrap();
-        } else if let Some(gate) = state.open_gate() {
+        } else if let Some(gate) = state.open_gate().filter(|gate| self.is_time_for(*gate)) {
             self.world.approve_plan(run, gate).await;
         } else {
             return false;
         }
         true
+    }
+
+    /// Whether the person whose turn it is decides now. Exchange must not have published before.
+    fn is_time_for(&mut self, gate: Gate) -> bool {
+        if gate != Gate::Publish {
+            return true;
+        }
+        let since = *self.asked_since.get_or_insert(self.world.now());
+        let is_time = self.world.now() >= since + TimeDelta::hours(self.script.late);
+        if is_time && self.script.keeps_time() && !self.delays.were_long() {
+            invariants::unpublished(&self.world);
+        }
+        is_time
+    }
+
+    /// Puts right what broke: somebody has noticed that something is wrong.
+    fn mend(&mut self) {
+        if let Some(broken) = self.broken.as_mut().filter(|broken| !broken.is_mended()) {
+            broken.mend(&self.world);
+        }
     }
 
     fn note(&mut self, trouble: &Trouble) {
@@ -262,7 +335,7 @@ impl Trial {
 
     async fn let_happen(&mut self) {
         while let Some(Happening { after, what }) = self.script.happenings.get(self.happened).cloned() {
-            if self.asked().asked < after {
+            if self.asked_in_all() < after {
                 return;
             }
             self.happened += 1;
@@ -272,12 +345,15 @@ impl Trial {
 
     async fn happen(&mut self, what: What) {
         match what {
+            What::Break(what) => self.break_down(what).await,
             What::Call { skip, how } => self.world.fault(how.as_fault(skip)),
+            What::CloudCall { skip, how } => self.world.fault(how.as_fault_of_cloud(skip)),
+            What::Cloud(trouble) => self.world.fault(trouble.as_fault()),
             What::Join => self.world.hire().await,
             What::Lag { seconds } => self.world.fault(json!({ "kind": "replication_lag", "seconds": seconds })),
-            What::Outage { server } => {
+            What::Outage { server, lasting } => {
                 self.switch(server, "down");
-                let until = self.asked().asked + OUTAGE;
+                let until = self.asked_in_all() + lasting;
                 let before = self.outage.replace(Outage { server, until });
                 before
                     .filter(|before| before.server != server)
@@ -286,7 +362,23 @@ impl Trial {
             }
             What::Request { skip, act } => self.world.fault(json!({ "kind": "wire", "skip": skip, "do": act })),
             What::Say(verb) => self.say(verb).await,
+            What::StrangeKey => self.world.fault(json!({ "kind": "cloud_keys", "change": "add" })),
             What::Write(trap) => self.world.processes[0].writes.set(trap),
+        }
+    }
+
+    async fn break_down(&mut self, what: Breakage) {
+        let run = if self.id.0.is_nil() { None } else { Some(self.world.run(self.id).await) };
+        if self.broken.is_none() {
+            self.broken = Some(Broken::begin(what, &self.world, run.as_ref()));
+        }
+    }
+
+    /// Whoever looks at a renewal that does not go on sees why, and what is to be mended.
+    fn notice(&mut self, run: &LoadedRun) {
+        let tells = |step: &Step, trouble: &Trouble| TELLING.contains(&trouble.code.as_str()) || step.failures > 2;
+        if run.steps.iter().any(|s| !s.status.is_over() && s.trouble.as_ref().is_some_and(|t| tells(s, t))) {
+            self.mend();
         }
     }
 
@@ -310,7 +402,7 @@ impl Trial {
     }
 
     fn end_outage(&mut self, run: &LoadedRun) {
-        let asked = self.asked().asked;
+        let asked = self.asked_in_all();
         let noticed =
             !run.renewal.state.is_live() || run.steps.iter().any(|s| !s.status.is_over() && s.trouble.is_some());
         if let Some(outage) = self.outage.take_if(|outage| noticed || outage.until <= asked) {
@@ -358,6 +450,10 @@ impl Trial {
         *self.world.lab.cmdlets().borrow()
     }
 
+    fn asked_in_all(&self) -> usize {
+        in_all(&self.asked())
+    }
+
     /// Resolves when something is to happen or to end, or a call is held.
     async fn asked_for_enough(&self) {
         let next = self.script.happenings.get(self.happened).map(|happening| happening.after);
@@ -365,7 +461,7 @@ impl Trial {
             next.into_iter().chain(self.outage.as_ref().map(|outage| outage.until)).min().unwrap_or(usize::MAX);
         let held = self.held;
         // The lab lives as long as the world.
-        drop(self.world.lab.cmdlets().wait_for(|cmdlets| cmdlets.asked >= enough || cmdlets.held > held).await);
+        drop(self.world.lab.cmdlets().wait_for(|cmdlets| in_all(cmdlets) >= enough || cmdlets.held > held).await);
     }
 
     async fn somebody_stands_still(&self) {
@@ -384,14 +480,14 @@ impl Trial {
         let seen = self.world.processes[0].writes.seen();
         let sprung = self.sprung + self.world.processes.iter().filter(|p| p.writes.sprung()).count();
         self.world.stop_workers().await;
-        invariants::check(&self.world, self.id, &self.leftovers).await;
+        invariants::check(&self.world, self.id, &self.leftovers, self.broken.as_ref()).await;
         let report = self.world.lab.report();
         let (id, happened) = (self.id, self.happened == self.script.happenings.len());
         let disturbed = happened && self.script.happenings.iter().all(|happening| happening.what.came(&report, sprung));
         let status = self.world.run(id).await.renewal.state.status();
         let stopped = std::mem::take(&mut self.stopped);
         self.world.close().await;
-        Ended { disturbed, stopped, status, seen, report }
+        Ended { disturbed, stopped, status, seen, report, broken: self.broken }
     }
 }
 
@@ -400,6 +496,7 @@ impl What {
     fn came(&self, report: &Report, sprung: usize) -> bool {
         match self {
             Self::Call { skip, .. } => report.cmdlets.len() > *skip,
+            Self::CloudCall { skip, .. } => report.cloud.len() > *skip,
             Self::Request { .. } => report.requests.iter().any(|asked| asked.disturbed),
             Self::Write(_) => sprung > 0,
             _ => true,
@@ -422,6 +519,18 @@ impl CallFault {
         }
     }
 
+    /// The same at a request to the cloud.
+    pub(crate) fn cloud_name(self) -> &'static str {
+        match self {
+            Self::FailBefore => "cloud_fail_before",
+            Self::FailAfter => "cloud_fail_after",
+            Self::CutBefore => "cloud_cut_before",
+            Self::CutAfter => "cloud_cut_after",
+            Self::KillBefore => "cloud_kill_before",
+            Self::KillAfter => "cloud_kill_after",
+        }
+    }
+
     fn as_fault(self, skip: usize) -> Json {
         let (kind, stage) = match self {
             Self::FailBefore => ("fail", "before"),
@@ -436,6 +545,64 @@ impl CallFault {
             fault["error"] = json!("rpc_unavailable");
         }
         fault
+    }
+
+    /// What goes wrong with a request to the cloud: the server fails, or half of its answer is missing.
+    fn as_fault_of_cloud(self, skip: usize) -> Json {
+        let act = match self {
+            Self::FailBefore => json!({ "status": 503 }),
+            Self::FailAfter => json!("malformed"),
+            Self::CutBefore => json!("drop"),
+            Self::CutAfter => json!("drop_after"),
+            Self::KillBefore => json!("hold"),
+            Self::KillAfter => json!("hold_after"),
+        };
+        json!({ "kind": "cloud", "skip": skip, "do": act })
+    }
+}
+
+fn in_all(asked: &Cmdlets) -> usize {
+    asked.asked + asked.cloud
+}
+
+impl Script {
+    /// Whether nothing in it keeps the workers from being on time.
+    fn keeps_time(&self) -> bool {
+        let keeps = |what: &What| matches!(what, What::Lag { .. } | What::Cloud(_) | What::StrangeKey);
+        self.happenings.iter().all(|happening| keeps(&happening.what))
+    }
+}
+
+/// How late things are on this machine: in a lab in which four hours go by in a second, a busy machine makes a worker late.
+struct Delays {
+    longest: Arc<AtomicU64>,
+    watching: JoinHandle<()>,
+}
+
+impl Delays {
+    fn watch() -> Self {
+        let longest = Arc::new(AtomicU64::new(0));
+        let seen = longest.clone();
+        let watching = tokio::spawn(async move {
+            let mut beat = tokio::time::interval(BEAT);
+            loop {
+                let due = beat.tick().await;
+                let late = due.elapsed().as_millis().try_into().unwrap_or(u64::MAX);
+                seen.fetch_max(late, Ordering::Relaxed);
+            }
+        });
+        Self { longest, watching }
+    }
+
+    /// A fifth of the two hours for which the publication is watched before its date.
+    fn were_long(&self) -> bool {
+        self.longest.load(Ordering::Relaxed) > 100
+    }
+}
+
+impl Drop for Delays {
+    fn drop(&mut self) {
+        self.watching.abort();
     }
 }
 
@@ -466,9 +633,52 @@ fn trouble(run: &LoadedRun) -> Option<Trouble> {
     run.steps.iter().find(|s| s.status == StepStatus::Attention).and_then(|s| s.trouble.clone())
 }
 
-fn panic_text(panic: Box<dyn Any + Send>) -> String {
+pub(crate) fn panic_text(panic: Box<dyn Any + Send>) -> String {
     let text = panic.downcast_ref::<String>().cloned();
     text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned())).unwrap_or_default()
+}
+
+/// What many trials came to.
+#[derive(Default)]
+pub(crate) struct Summary {
+    ends: BTreeMap<&'static str, u32>,
+    stopped: BTreeMap<String, u32>,
+    /// How much trust was looked at, and what of it was refused because something broke.
+    checked: u64,
+    refused: u64,
+    broken: BTreeMap<String, u32>,
+    emergencies: u32,
+    /// Those whose publication was approved late.
+    late: u32,
+    postponed: u32,
+}
+
+impl Summary {
+    pub(crate) fn add(&mut self, script: &Script, ended: &Ended) {
+        *self.ends.entry(ended.status).or_default() += 1;
+        for code in &ended.stopped {
+            *self.stopped.entry(code.clone()).or_default() += 1;
+        }
+        self.checked += ended.report.trust.checked;
+        self.refused += ended.report.trust.refused;
+        if let Some(broken) = &ended.broken {
+            *self.broken.entry(broken.told()).or_default() += 1;
+        }
+        self.emergencies += u32::from(script.emergency);
+        self.late += u32::from(script.late > 0);
+        let staged = ended.report.effects.iter().filter(|e| e.kind == EffectKind::SetAuthConfigNext).count();
+        self.postponed += u32::from(staged > 1);
+    }
+}
+
+impl std::fmt::Display for Summary {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { ends, stopped, checked, refused, broken, emergencies, late, postponed } = self;
+        write!(
+            f,
+            "{ends:?}; {checked} tokens, {refused} refused; broken: {broken:?}; {emergencies} emergencies, {late} approved late, dates moved in {postponed}; stopped: {stopped:?}"
+        )
+    }
 }
 
 /// What the runs of one kind came to.

@@ -79,6 +79,10 @@ pub enum CloudDisturbance {
         #[serde(default)]
         message: String,
     },
+    /// It is never answered, as for a client that is killed while it waits; nothing is done.
+    Hold,
+    /// It is carried out, and never answered.
+    HoldAfter,
     /// It is carried out; half of the answer is missing.
     Malformed,
     /// Exchange Online answers 403 with NUL bytes that claim to be gzip; the reason is in `x-ms-diagnostics`, if anywhere.
@@ -147,6 +151,8 @@ pub enum KeyChange {
     RemoveCurrent,
     /// Takes away the newest key.
     RemoveNewest,
+    /// Puts the key of the current certificate back, as it was.
+    RestoreCurrent,
 }
 
 /// One half of the organization.

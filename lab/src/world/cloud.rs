@@ -127,6 +127,10 @@ impl World {
             KeyChange::RemoveNewest => {
                 keys.pop();
             }
+            KeyChange::RestoreCurrent => {
+                let missing = current.filter(|current| !keys.iter().any(|key| key.certificate.thumbprint == *current));
+                keys.extend(missing.and_then(|current| cloud.tenant.held_once(object, &current)));
+            }
         }
         let written = cloud.tenant.write(object, keys, now);
         self.take_note(object, &written, "operator");

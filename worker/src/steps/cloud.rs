@@ -1,7 +1,10 @@
 //! What the steps in the tenant have in common.
 
+use std::sync::{Mutex, PoisonError};
+
 use domain::{
-    Tenant, Thumbprint, Trouble,
+    HybridObjects, Snapshot, Tenant, Thumbprint, Trouble,
+    cloud::EXCHANGE_ONLINE,
     plan::{How, PlannedApplication, PlannedCloud, PlannedKey},
     step::{CheckResult, Evidence},
 };
@@ -61,7 +64,14 @@ impl Context<'_> {
     /// Changes keys in the tenant. Each request is on record before it is sent, and what came of it after.
     pub(super) async fn change_keys(&self, holder: &Holder, change: &Change) -> Result<Changed> {
         let cloud = self.cloud()?;
-        let changed = cloud.change(holder, change, async |line| self.intend(&line).await).await;
+        let sent = Mutex::new(None);
+        let intend = async |line: String| {
+            self.intend(&line).await?;
+            *sent.lock().unwrap_or_else(PoisonError::into_inner) = Some(line);
+            Ok(())
+        };
+        let changed = cloud.change(holder, change, intend).await;
+        let sent = sent.into_inner().unwrap_or_else(PoisonError::into_inner);
         match changed {
             Ok(changed) if changed.already => Ok(changed),
             Ok(changed) => {
@@ -72,8 +82,11 @@ impl Context<'_> {
             }
             Err(ChangeError::Intent(error)) => Err(error),
             Err(ChangeError::Cloud(error)) => {
-                let what = json!({ "cmdlet": format!("keyCredentials of {holder}"), "why": error.trouble.message });
-                self.record("cmdlet.unanswered", what).await?;
+                // What was never sent has no answer to wait for.
+                if let Some(line) = sent {
+                    let what = json!({ "cmdlet": line, "why": error.trouble.message });
+                    self.record("cmdlet.unanswered", what).await?;
+                }
                 Err(error.into())
             }
         }
@@ -86,6 +99,60 @@ fn other_tenant(planned: &str, configured: &str) -> Trouble {
         format!("The plan is for tenant {planned}, and tenant {configured} is configured"),
         "Configure the tenant of the plan again, then retry; or cancel and raise a new renewal",
     )
+}
+
+/// What must be as it was when the plan was approved before anything is published: Entra holds the key that still signs, which is also the way back, and the
+/// servers go to Entra as they did. Otherwise trust is broken already, by somebody else, and the new key may be registered where nobody looks.
+pub(super) fn as_approved(context: &Context<'_>, before: Option<&Snapshot>, now: &Snapshot) -> Result<Vec<Evidence>> {
+    let Some(cloud) = &context.plan()?.cloud else { return Ok(Vec::new()) };
+    let (tenant_id, removed, name) = match &cloud.how {
+        How::Automatic { tenant_id, keys_removed, application, .. } => {
+            (Some(tenant_id.as_str()), keys_removed.as_slice(), application.display_name.as_str())
+        }
+        How::ByHand { tenant_id, display_name, .. } => (tenant_id.as_deref(), &[][..], display_name.as_str()),
+    };
+    let current = context.plan()?.observed.current.as_ref();
+    let registered = current.filter(|current| removed.iter().any(|key| key.thumbprint.as_ref() == Some(current)));
+    let keys = now.tenant.as_ref().and_then(|tenant| registered.and_then(|current| old_key(tenant, current, name)));
+    let ways = [before, Some(now)].map(|seen| seen.and_then(|seen| seen.on_premises_hybrid.as_ref()));
+    let way = match ways {
+        [Some(before), Some(now)] => same_way(before, now, tenant_id),
+        _ => None,
+    };
+    Ok(keys.into_iter().chain(way).collect())
+}
+
+fn old_key(tenant: &Tenant, current: &Thumbprint, name: &str) -> Option<Evidence> {
+    let Tenant::Read { application: Some(application), .. } = tenant else { return None };
+    let (result, detail) = match application.key_of(current) {
+        Some(_) => (CheckResult::Passed, format!("holds {}", current.short())),
+        None => (
+            CheckResult::Failed,
+            format!(
+                "lacks {}, with which servers sign until then and after a rollback: register it again",
+                current.short()
+            ),
+        ),
+    };
+    Some(Evidence { check: "old_key_in_entra".to_owned(), target: name.to_owned(), result, detail })
+}
+
+/// By which authorization server, as which application, servers get their tokens. What was wrong when the plan was approved, and is told there, stays so.
+fn same_way(before: &HybridObjects, now: &HybridObjects, tenant_id: Option<&str>) -> Option<Evidence> {
+    let way = |objects: &HybridObjects| {
+        let server = objects.entra(tenant_id)?;
+        let switched_on = objects.setting_overrides.iter().any(|one| one.enabled);
+        let application = server.application_id.as_deref().filter(|_| switched_on).unwrap_or(EXCHANGE_ONLINE);
+        Some(format!("{} in realm {} as application {application}", server.name, server.realm))
+    };
+    let (approved, found) = (way(before)?, way(now));
+    let told = found.as_deref().unwrap_or("no enabled authorization server of Entra");
+    let (result, detail) = if found.as_ref() == Some(&approved) {
+        (CheckResult::Passed, told.to_owned())
+    } else {
+        (CheckResult::Failed, format!("{told}; when the plan was made it was {approved}"))
+    };
+    Some(Evidence { check: "way_to_entra".to_owned(), target: "way to Entra".to_owned(), result, detail })
 }
 
 /// What it means that the tenant could not be read.
@@ -132,7 +199,10 @@ fn judge(tenant: Option<&Tenant>, new: &Thumbprint, unread: Unread) -> (CheckRes
 
 #[cfg(test)]
 mod tests {
-    use domain::cloud::{Application, Checked, CloudKey};
+    use domain::{
+        cloud::{Application, Checked, CloudKey},
+        hybrid::{AuthServer, SettingOverride},
+    };
 
     use super::*;
 
@@ -179,5 +249,40 @@ mod tests {
         assert_eq!(judge(Some(&unreachable), &new(), Unread::Fails).0, CheckResult::Failed);
         assert_eq!(judge(Some(&unreachable), &new(), Unread::NotMade).0, CheckResult::NotMade);
         assert_eq!(judge(None, &new(), Unread::Fails).0, CheckResult::Failed);
+    }
+
+    fn objects(enabled: bool, application: Option<&str>, switched_on: bool) -> HybridObjects {
+        let server = AuthServer {
+            name: "EvoSts".to_owned(),
+            kind: "AzureAD".to_owned(),
+            enabled,
+            realm: "t".to_owned(),
+            application_id: application.map(str::to_owned),
+            ..AuthServer::default()
+        };
+        HybridObjects {
+            auth_servers: vec![server],
+            setting_overrides: vec![SettingOverride { name: "o".to_owned(), enabled: switched_on }],
+            ..HybridObjects::default()
+        }
+    }
+
+    #[test]
+    fn another_way_to_entra_than_the_one_that_was_approved_stands_against_publication() {
+        let approved = objects(true, Some("a"), true);
+        let result = |now| same_way(&approved, &now, Some("t")).unwrap().result;
+        assert_eq!(result(approved.clone()), CheckResult::Passed);
+        for other in [objects(false, Some("a"), true), objects(true, Some("b"), true), objects(true, Some("a"), false)]
+        {
+            assert_eq!(result(other), CheckResult::Failed);
+        }
+        assert_eq!(same_way(&objects(false, None, true), &approved, Some("t")), None, "it was told in the plan");
+    }
+
+    #[test]
+    fn the_key_that_still_signs_must_be_there_when_the_new_one_is_published() {
+        let old = Thumbprint::of_der(b"old");
+        assert_eq!(old_key(&tenant(&[new(), old.clone()]), &old, "x").unwrap().result, CheckResult::Passed);
+        assert_eq!(old_key(&tenant(&[new()]), &old, "x").unwrap().result, CheckResult::Failed);
     }
 }

@@ -1,8 +1,9 @@
 //! Make the new certificate the current one. While nobody has approved that, keep Exchange from doing it by itself.
 
+use chrono::{DateTime, Utc};
 use db::{Purpose, StepEnd};
 use domain::{
-    Gate, Outcome, Place, State, Trouble,
+    Gate, Outcome, Place, Snapshot, State, Trouble,
     progress::{GUARD, POSTPONED_BY, Permit},
     snapshot::AuthConfig,
     step::{Evidence, Publisher},
@@ -10,7 +11,7 @@ use domain::{
 
 use super::{
     Context, Ended, Result, StepError,
-    cloud::{Unread, key_in_entra},
+    cloud::{Unread, as_approved, key_in_entra},
     context::foreign_change,
     evidence,
     stage::REPLICATION,
@@ -41,7 +42,7 @@ async fn what_lacked_it(context: &Context<'_>) -> Result<Vec<Evidence>> {
     if let Some(Outcome::Published { lacking, .. }) = &context.step().outcome {
         return Ok(lacking.clone());
     }
-    let lacking = lacking(context).await?;
+    let lacking = lacking(context, &look(context).await?)?;
     if !lacking.is_empty() {
         tracing::warn!("Exchange has published the new certificate by itself; not ready for it: {}", listed(&lacking));
     }
@@ -58,7 +59,10 @@ async fn publish(context: &Context<'_>, session: &mut Session, missing: Option<T
         (Permit::Run, None) if place != Place::Staged => Err(StepError::Attention(foreign_change(&seen))),
         (Permit::Run, Some(trouble)) if place != Place::Staged => Err(StepError::Retry(trouble)),
         (Permit::Guard | Permit::Park, _) if place != Place::Staged => Ok(guard_again(context, &seen, None)),
-        (Permit::Run, None) => go(context, session).await,
+        (Permit::Run, None) => match too_early(context)? {
+            Some(at) => Ok(Ended::With(StepEnd::Again { at, so_far: None })),
+            None => go(context, session).await,
+        },
         (Permit::Run, Some(trouble)) => {
             postpone_if_near(context, session, &seen, &trouble.message).await?;
             Err(StepError::Retry(trouble))
@@ -68,6 +72,12 @@ async fn publish(context: &Context<'_>, session: &mut Session, missing: Option<T
             Ok(guard_again(context, &seen, so_far))
         }
     }
+}
+
+/// Until when servers have the time that the plan gives them to hear of the new certificate. All was ready when it was looked at some time before.
+fn too_early(context: &Context<'_>) -> Result<Option<DateTime<Utc>>> {
+    let waits = !context.plan()?.emergency;
+    Ok(context.facts().effective_at.filter(|at| waits && *at > context.now()))
 }
 
 async fn go(context: &Context<'_>, session: &mut Session) -> Result<Ended> {
@@ -89,9 +99,14 @@ async fn settle(context: &Context<'_>, session: &mut Session) -> Result<Ended> {
     if complete { Ok(Ended::With(StepEnd::Done(outcome))) } else { Ok(context.again(REPLICATION, Some(outcome))) }
 }
 
-/// What is missing before it may be published: every planned server must hold the certificate with a usable key, and Entra the key of a hybrid one.
+/// What is missing before it may be published: every planned server must hold the certificate with a usable key, and Entra the key of a hybrid
+/// one, beside the old one, where servers look for it.
 async fn incomplete(context: &Context<'_>) -> Result<Option<Trouble>> {
-    let missing = lacking(context).await?;
+    let snapshot = look(context).await?;
+    let mut missing = lacking(context, &snapshot)?;
+    let renewal = context.claimed.run.renewal.id;
+    let before = context.worker.db.read(async |tx| tx.snapshot_of(renewal, Purpose::Before).await).await?;
+    missing.extend(evidence::failures(&as_approved(context, before.as_ref(), &snapshot)?).cloned());
     if missing.is_empty() {
         return Ok(None);
     }
@@ -102,11 +117,15 @@ async fn incomplete(context: &Context<'_>) -> Result<Option<Trouble>> {
     )))
 }
 
-/// The servers, and Entra, that do not hold the new key.
-async fn lacking(context: &Context<'_>) -> Result<Vec<Evidence>> {
+async fn look(context: &Context<'_>) -> Result<Snapshot> {
     let snapshot = context.look().await?;
     evidence::keep(context, Purpose::Check, &snapshot).await?;
-    let mut found = evidence::matrix(context, &snapshot)?;
+    Ok(snapshot)
+}
+
+/// The servers, and Entra, that do not hold the new key.
+fn lacking(context: &Context<'_>, snapshot: &Snapshot) -> Result<Vec<Evidence>> {
+    let mut found = evidence::matrix(context, snapshot)?;
     found.extend(key_in_entra(context, snapshot.tenant.as_ref(), Unread::Fails)?);
     Ok(evidence::failures(&found).cloned().collect())
 }
