@@ -61,7 +61,12 @@ async fn everything_once(database: Kind, hybrid: Option<Circumstances>) {
     let requests = clean.report.cloud.len();
     let all = all(calls, requests, clean.seen, database);
     let chosen = chosen(all.clone(), &clean.report, database);
-    println!("{database:?}: {calls} calls, {requests} requests to the cloud, {:?}, {} schedules in all, {} run", clean.seen, all.len(), chosen.len());
+    println!(
+        "{database:?}: {calls} calls, {requests} requests to the cloud, {:?}, {} schedules in all, {} run",
+        clean.seen,
+        all.len(),
+        chosen.len()
+    );
     let scripts = chosen.into_iter().map(|(kind, _, what)| (kind, script(vec![Happening { after: 0, what }])));
     trial::try_all(scripts.collect()).await;
 }
@@ -72,8 +77,9 @@ type Schedule = (&'static str, usize, What);
 fn all(calls: usize, requests: usize, seen: Seen, database: Kind) -> Vec<Schedule> {
     let at_calls = (0..calls)
         .flat_map(|skip| CallFault::ALL.into_iter().map(move |how| (how.name(), skip, What::Call { skip, how })));
-    let at_requests = (0..requests)
-        .flat_map(|skip| CallFault::ALL.into_iter().map(move |how| (how.cloud_name(), skip, What::CloudCall { skip, how })));
+    let at_requests = (0..requests).flat_map(|skip| {
+        CallFault::ALL.into_iter().map(move |how| (how.cloud_name(), skip, What::CloudCall { skip, how }))
+    });
     let at_writes = write_faults(database).iter().flat_map(|&(name, moment, blow)| {
         let times = match moment {
             Moment::Begin => seen.begun,
