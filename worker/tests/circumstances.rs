@@ -136,6 +136,8 @@ pub(crate) struct Broken {
     /// The publication was being made just then: it may have looked before.
     publishing: bool,
     mended: Option<DateTime<Utc>>,
+    /// The machine stood still or was busy: no worker could move the date in time, and Exchange publishes by itself then.
+    pub(crate) late_machine: bool,
 }
 
 impl Broken {
@@ -152,6 +154,7 @@ impl Broken {
             planned: run.is_some_and(|run| run.plan.is_some()),
             publishing: run.is_some_and(|run| run.steps.iter().any(publishes)),
             mended: None,
+            late_machine: false,
         }
     }
 
@@ -185,7 +188,10 @@ impl Broken {
             assert!(total.refused == 0 || self.what.legs().contains(leg), "trust: {leg:?} {total:?}, {self:?}");
         }
         let meanwhile = |at: DateTime<Utc>| at >= self.at && self.mended.is_none_or(|mended| at < mended);
-        let published = report.effects.iter().find(|e| e.kind == EffectKind::Publish && meanwhile(e.at));
+        let published = report
+            .effects
+            .iter()
+            .find(|e| e.kind == EffectKind::Publish && meanwhile(e.at) && !(self.late_machine && e.by == "AuthAdmin"));
         let allowed = self.publishing || !(self.planned || matches!(self.what, Breakage::KeysOfServer { .. }));
         assert!(allowed || published.is_none(), "published: {published:?} in spite of {self:?}");
     }

@@ -304,7 +304,7 @@ impl Trial {
         if gate != Gate::Publish {
             return true;
         }
-        let since = *self.asked_since.get_or_insert(self.world.now());
+        let since = *self.asked_since.get_or_insert_with(|| self.world.now());
         let is_time = self.world.now() >= since + TimeDelta::hours(self.script.late);
         if is_time && self.script.keeps_time() && !self.delays.were_long() {
             invariants::unpublished(&self.world);
@@ -315,6 +315,7 @@ impl Trial {
     /// Puts right what broke: somebody has noticed that something is wrong.
     fn mend(&mut self) {
         if let Some(broken) = self.broken.as_mut().filter(|broken| !broken.is_mended()) {
+            broken.late_machine = self.delays.were_long();
             broken.mend(&self.world);
         }
     }
@@ -480,6 +481,9 @@ impl Trial {
         let seen = self.world.processes[0].writes.seen();
         let sprung = self.sprung + self.world.processes.iter().filter(|p| p.writes.sprung()).count();
         self.world.stop_workers().await;
+        if let Some(broken) = &mut self.broken {
+            broken.late_machine = self.delays.were_long();
+        }
         invariants::check(&self.world, self.id, &self.leftovers, self.broken.as_ref()).await;
         let report = self.world.lab.report();
         let (id, happened) = (self.id, self.happened == self.script.happenings.len());
