@@ -29,7 +29,7 @@ use crate::{
     "reason": "Reviewed the plan with the mail team"
 }))]
 pub(crate) struct NewDecision {
-    /// The gate to decide on. A gate that the run has not met yet may be decided in advance.
+    /// The gate to decide on. A gate that the run has not met yet may be decided in advance; `trust_cloud` once the new certificate is made.
     gate: Gate,
     /// What to say.
     verb: Verb,

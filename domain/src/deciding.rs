@@ -1,9 +1,14 @@
 //! Which decisions are taken: the right plan, a gate that is not behind the run, and not the requester's own approval.
 
-use crate::{Decision, Gate, Phase, Plan, State, StepStatus, Trouble, Verdict, gate::Verb, progress::Run};
+use crate::{
+    Decision, Gate, Phase, Plan, State, StepStatus, Trouble, Verdict,
+    gate::Verb,
+    progress::{Facts, Run},
+};
 
 impl Run<'_> {
-    /// Whether a decision may be stored, or why not and what to do. Gates that the run has not met yet may be decided in advance.
+    /// Whether a decision may be stored, or why not and what to do. Gates that the run has not met yet may be decided in advance, but for `trust_cloud`: who
+    /// approves it says what they have done with a certificate, so that certificate must be there.
     pub fn accepts(&self, decision: &Decision) -> Result<(), Trouble> {
         let plan = self.decidable()?;
         let current = self.digest(plan);
@@ -26,6 +31,16 @@ impl Run<'_> {
                 "self_approval",
                 "Who asked for a renewal does not approve it",
                 "Ask another approver; you may reject it",
+            ));
+        }
+        if decision.verb == Verb::Approve
+            && decision.gate == Gate::TrustCloud
+            && Facts::of(self.steps).thumbprint.is_none()
+        {
+            return Err(Trouble::new(
+                "certificate_not_ready",
+                "The new certificate is not made yet, so nobody can have registered its key",
+                "Wait until GET /v1/renewals/{id}/certificate gives it, register it as the plan says, then approve",
             ));
         }
         if decision.verb == Verb::Withdraw && !self.has_spoken(decision) {

@@ -173,3 +173,29 @@ fn a_decision_on_another_plan_is_told_which_one_is_current() {
     let stale = Decision { plan_digest: Digest::of(b"old"), ..scene.word("bob", Verb::Approve, Gate::Execute) };
     assert_eq!(scene.answer(&stale), "stale_digest");
 }
+
+#[test]
+fn nobody_confirms_what_was_done_with_a_certificate_that_is_not_made() {
+    let mut scene = Scene::at(State::Running { phase: Phase::Generate });
+    let (organization, request, snapshot) = planning::hybrid::tests::by_hand();
+    let plan = planning::plan(&organization, &request, &snapshot, now()).unwrap();
+    scene.renewal.plan_digest = Some(plan.digest());
+    scene.plan = Some(plan);
+    let yes = scene.word("bob", Verb::Approve, Gate::TrustCloud);
+    assert_eq!(scene.answer(&yes), "certificate_not_ready");
+    assert_eq!(
+        scene.answer(&scene.word("bob", Verb::Approve, Gate::Publish)),
+        "taken",
+        "other gates say what may be done"
+    );
+    scene.steps[0].status = StepStatus::Succeeded;
+    scene.steps[0].outcome = Some(crate::Outcome::Generated {
+        thumbprint: crate::Thumbprint::of_der(b"new"),
+        not_before: now(),
+        not_after: now(),
+        adopted: false,
+        exchange_publishes_at: None,
+        certificate: None,
+    });
+    assert_eq!(scene.answer(&yes), "taken");
+}

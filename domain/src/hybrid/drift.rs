@@ -57,7 +57,18 @@ impl HybridObjects {
             return;
         };
         let target = entra.name.as_str();
+        // What is configured may be mistyped: a cmdlet is offered only with what the tenant itself has confirmed.
+        let confirmed = matches!(tenant, Some(Tenant::Read { application: Some(_), .. }));
         match tenant_id {
+            Some(id) if !confirmed && !entra.realm.eq_ignore_ascii_case(id) => found.push(Finding {
+                fix: None,
+                ..finding(
+                    "auth_server_realm",
+                    target,
+                    format!("The authorization server has the realm \"{}\", and the configuration of rekey names the tenant {id}, which has not confirmed it: check tenant_id first.", entra.realm),
+                    "",
+                )
+            }),
             Some(id) if !entra.realm.eq_ignore_ascii_case(id) => found.push(finding(
                 "auth_server_realm",
                 target,
@@ -219,8 +230,9 @@ impl HybridObjects {
 fn application_of(entra: &AuthServer, cloud: Option<&CloudSettings>, tenant: Option<&Tenant>) -> Option<Finding> {
     let there = match tenant {
         Some(Tenant::Read { application: Some(application), .. }) => Some(application.app_id.as_str()),
-        _ => cloud.and_then(|cloud| cloud.application_id.as_deref()),
+        _ => None,
     };
+    let configured = cloud.and_then(|cloud| cloud.application_id.as_deref());
     let here = entra.application_id.as_deref();
     let identity = quoted(&entra.name);
     let domains = if entra.domain_names.is_empty() {
@@ -245,6 +257,18 @@ fn application_of(entra: &AuthServer, cloud: Option<&CloudSettings>, tenant: Opt
             ),
             fix(there),
         )),
+        (Some(here), None) if configured.is_some_and(|id| !here.eq_ignore_ascii_case(id)) => Some(Finding {
+            fix: None,
+            ..finding(
+                "auth_server_application",
+                &entra.name,
+                format!(
+                    "The authorization server names the application {here}, and the configuration of rekey {}, which the tenant has not confirmed: check application_id first.",
+                    configured.unwrap_or_default()
+                ),
+                "",
+            )
+        }),
         _ => None,
     }
 }

@@ -65,6 +65,12 @@ pub(super) fn configured(
     for (key, mailbox) in [("test_mailbox", &file.test_mailbox), ("cloud_test_mailbox", &file.cloud_test_mailbox)] {
         ensure!(mailbox.as_deref().is_none_or(is_mailbox), "{key}: use an address like oauth-test@contoso.example");
     }
+    // It becomes a header of requests.
+    let plain = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_graphic());
+    ensure!(
+        file.anchor_mailbox.as_deref().is_none_or(plain),
+        "anchor_mailbox: use something like APP:SystemMailbox{{bb558c35-97f1-4cb9-8ff7-d53741dc928c}}@<tenant id>, without spaces"
+    );
     let way = Way {
         endpoints: endpoints(&file)?,
         tenant: tenant.clone(),
@@ -264,6 +270,7 @@ mod tests {
             ),
             (and("cloud_test_mailbox = \"a@contoso.example\""), "set exchange_online = true"),
             (and("anchor_mailbox = \"UPN:a\""), "set exchange_online = true"),
+            (and("exchange_online = true\nanchor_mailbox = \"a\\r\\nX: y\""), "anchor_mailbox"),
             (and("test_mailbox = \"nobody\""), "use an address like"),
             (and("ca_file = \"nowhere.pem\""), "ca_file: cannot read /nowhere/nowhere.pem"),
             (and("client_secret = \"x\""), "unknown field `client_secret`"),

@@ -146,7 +146,7 @@ fn each_departure_is_named_with_the_cmdlet_that_puts_it_right() {
     for (code, change, fix) in cases {
         let mut objects = healthy();
         change(&mut objects);
-        let found = objects.drift(Some(&settings()), None);
+        let found = objects.drift(Some(&settings()), Some(&crate::planning::hybrid::tests::tenant()));
         let codes: Vec<&str> = found.iter().map(|finding| finding.code.as_str()).collect();
         assert_eq!(codes, [code], "{found:?}");
         assert!(found[0].fix.as_ref().is_some_and(|found| found.contains(fix)), "{found:?}");
@@ -227,4 +227,20 @@ fn what_exchange_online_says_of_its_own_side_is_told_too() {
     let found = healthy().drift(Some(&settings()), Some(&tenant));
     assert_eq!(found.len(), 1, "{found:?}");
     assert_eq!(found[0].code, "cloud_connector_disabled");
+}
+
+#[test]
+fn no_cmdlet_is_offered_with_what_only_the_configuration_says() {
+    let mistyped = CloudSettings {
+        tenant_id: "11111111-2222-4333-8444-555555555555".to_owned(),
+        application_id: Some("11111111-2222-4333-8444-666666666666".to_owned()),
+        ..settings()
+    };
+    let found = healthy().drift(Some(&mistyped), None);
+    let codes: Vec<&str> = found.iter().map(|finding| finding.code.as_str()).collect();
+    assert_eq!(codes, ["auth_server_realm", "auth_server_application"], "{found:?}");
+    assert!(
+        found.iter().all(|finding| finding.fix.is_none() && finding.message.contains("configuration")),
+        "{found:?}"
+    );
 }

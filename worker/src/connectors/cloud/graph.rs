@@ -536,6 +536,11 @@ fn failed(reply: &Reply, what: &str) -> CloudError {
             message,
             "If it stays: the tenant's policy allows keys of a shorter life only; cancel and raise a renewal with a shorter lifetime",
         ),
+        (_, code) if code.starts_with("CredentialInvalidLifetime") => CloudError::refused(
+            "key_lifetime_refused",
+            message,
+            "Except the Exchange application from the tenant's app management policy, then retry; or cancel, set lifetime_days in the policy of the organization to what the tenant allows, and raise a new renewal",
+        ),
         // The key is there already: whoever reads again sees it.
         (_, "KeyNotUpdatable") => {
             CloudError::again("cloud_key_there", message, "Nothing to do: the keys are read again")
