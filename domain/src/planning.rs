@@ -186,6 +186,9 @@ fn gates(organization: &Organization, by_hand: bool) -> Vec<PlannedGate> {
             "A person has registered the public key of the new certificate in Microsoft Entra, beside the old one, and says so with an approval. Without it Entra would refuse what is signed after the publication."
         }
         Gate::Publish => "The new certificate becomes the one that Exchange signs with. The old one stays valid.",
+        Gate::ClearPrevious if by_hand => {
+            "The old certificate is given up. This cannot be taken back. This run does not see the tenant: approve only when a person has run Test-OAuthConnectivity as the runbook says, and it has passed."
+        }
         Gate::ClearPrevious => "The old certificate is given up. This cannot be taken back.",
     };
     let planned =

@@ -140,6 +140,8 @@ fn without_credentials_the_plan_says_exactly_what_a_person_does_and_waits_for_th
     assert_eq!(plan.gates_in_order().collect::<Vec<_>>(), Gate::ALL);
     assert_eq!(plan.gate_before(Phase::TrustCloud), Some(Gate::TrustCloud));
     assert_eq!(plan.quorum(Gate::TrustCloud), 1);
+    let last = plan.gates.iter().find(|gate| gate.gate == Gate::ClearPrevious).unwrap();
+    assert!(last.meaning.contains("Test-OAuthConnectivity"), "nobody else tests it before the old key is given up");
     let by_person = lines_of(&plan, StepKind::TrustCloud);
     assert!(by_person.iter().all(|(endpoint, _)| *endpoint == EndpointKind::Person));
     let text = by_person.iter().map(|(_, line)| *line).collect::<Vec<_>>().join("\n");
