@@ -186,11 +186,17 @@ impl Cloud {
                 Err(error) => error,
             };
             tried += 1;
-            match self.pause(tried, &error) {
-                Some(pause) => tokio::time::sleep(pause).await,
-                None => return Err(error),
+            if !self.rest(tried, &error).await {
+                return Err(error);
             }
         }
+    }
+
+    /// Waits until it is time for the next try after `tried` ones; false when whether there is one is for the caller to decide.
+    async fn rest(&self, tried: u32, error: &CloudError) -> bool {
+        let Some(pause) = self.pause(tried, error) else { return false };
+        tokio::time::sleep(pause).await;
+        true
     }
 
     /// How long to wait before the next try after `tried` ones; `None` when that is for the caller to decide.

@@ -307,9 +307,8 @@ impl Cloud {
                 }
             };
             tried += 1;
-            match self.pause(tried, &error) {
-                Some(pause) => tokio::time::sleep(pause).await,
-                None => return Err(error.into()),
+            if !self.rest(tried, &error).await {
+                return Err(error.into());
             }
         }
     }
@@ -365,9 +364,8 @@ impl Cloud {
                 return Err(surprise(holder, &seen));
             }
             tried += 1;
-            match self.pause(tried, &not_visible(holder)) {
-                Some(pause) => tokio::time::sleep(pause).await,
-                None => return Ok(None),
+            if !self.rest(tried, &not_visible(holder)).await {
+                return Ok(None);
             }
         }
     }
