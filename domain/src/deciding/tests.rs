@@ -65,7 +65,7 @@ impl Scene {
     fn answer(&self, decision: &Decision) -> String {
         let run =
             Run { renewal: &self.renewal, plan: self.plan.as_ref(), steps: &self.steps, decisions: &self.decisions };
-        run.accepts(decision).map_or_else(|trouble| trouble.code, |()| "taken".to_owned())
+        run.accepts(decision, now()).map_or_else(|trouble| trouble.code, |()| "taken".to_owned())
     }
 }
 
@@ -90,7 +90,7 @@ fn step(phase: Phase, kind: StepKind) -> Step {
 }
 
 fn waiting_for(gate: Gate) -> State {
-    State::AwaitingApproval { gate, digest: Digest::of(b"plan"), since: now() }
+    State::awaiting(gate, Digest::of(b"plan"), now())
 }
 
 #[test]

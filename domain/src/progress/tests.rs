@@ -38,7 +38,7 @@ impl Play {
     fn of(plan: Plan) -> Self {
         let digest = plan.digest();
         let renewal = Renewal {
-            state: State::AwaitingApproval { gate: Gate::Execute, digest: digest.clone(), since: now() },
+            state: State::awaiting(Gate::Execute, digest.clone(), now()),
             plan_digest: Some(digest),
             ..Renewal::requested(RenewalId(Uuid::nil()), "alice", request(), now())
         };
@@ -209,7 +209,7 @@ fn an_approval_counts_for_the_stored_text_of_a_plan_of_which_this_version_may_re
     let mut play = Play::new(|_| {});
     let stored = Digest::of(b"the same plan, and what a newer version has added");
     play.renewal.plan_digest = Some(stored.clone());
-    play.renewal.state = State::AwaitingApproval { gate: Gate::Execute, digest: stored.clone(), since: now() };
+    play.renewal.state = State::awaiting(Gate::Execute, stored.clone(), now());
     play.decide(Gate::Execute, Verb::Approve);
     assert_eq!(play.renewal.state.open_gate(), Some(Gate::Execute), "that was for what was read");
     play.decisions[0].plan_digest = stored;
@@ -221,7 +221,7 @@ fn an_approval_counts_for_the_stored_text_of_a_plan_of_which_this_version_may_re
 fn gates_with_quorum_zero_pass_on_evidence_alone() {
     let mut play =
         Play::new(|plan| plan.gates.iter_mut().filter(|g| g.gate != Gate::Execute).for_each(|g| g.quorum = 0));
-    play.renewal.state = State::AwaitingApproval { gate: Gate::Execute, digest: play.plan.digest(), since: now() };
+    play.renewal.state = State::awaiting(Gate::Execute, play.plan.digest(), now());
     play.decide(Gate::Execute, Verb::Approve);
     play.drain();
     assert_eq!(play.renewal.state.status(), "succeeded", "{:?}", play.log);
@@ -284,8 +284,8 @@ fn withdrawing_the_execute_approval_closes_every_later_phase() {
     play.decide(Gate::Execute, Verb::Approve);
     play.decide(Gate::Execute, Verb::Withdraw);
     let run = Run { renewal: &play.renewal, plan: Some(&play.plan), steps: &play.steps, decisions: &play.decisions };
-    assert_eq!(run.withdrawn_gate(&play.plan, Phase::Distribute), Some(Gate::Execute));
-    assert_eq!(run.withdrawn_gate(&play.plan, Phase::Undo), None);
+    assert_eq!(run.withdrawn_gate(&play.plan, Phase::Distribute, play.now), Some(Gate::Execute));
+    assert_eq!(run.withdrawn_gate(&play.plan, Phase::Undo, play.now), None);
 }
 
 #[test]
@@ -400,7 +400,7 @@ fn events_that_cannot_happen_are_refused_by_name() {
         let refused = over.clone().apply(event, now()).unwrap_err();
         assert_eq!(refused.status, "succeeded");
     }
-    let waiting = State::AwaitingApproval { gate: Gate::Publish, digest: Digest::of(b""), since: now() };
+    let waiting = State::awaiting(Gate::Publish, Digest::of(b""), now());
     assert!(
         waiting.apply(Event::Expired, now()).is_err(),
         "only the execute gate expires: later ones hold half-done work"
