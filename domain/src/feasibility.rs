@@ -110,8 +110,8 @@ mod tests {
             Waits { calendar, lead: TimeDelta::hours(49), soak: TimeDelta::hours(24) }.latest_safe_start(expires)
         };
         assert_eq!(latest(&always), Some(at("2027-01-06T22:00:00Z")));
-        // Published on Saturday, 2027-01-02: staged on a Saturday before.
-        assert_eq!(latest(&saturdays), Some(at("2026-12-26T22:59:00Z")));
+        // Published on Saturday, 2027-01-02, staged on the one before, and an hour of that is for bringing it to servers.
+        assert_eq!(latest(&saturdays), Some(at("2026-12-26T21:59:00Z")));
         let waits = Waits { calendar: &frozen, lead: TimeDelta::hours(49), soak: TimeDelta::hours(24) };
         let late = waits.feasibility(at("2027-01-05T00:00:00Z"), at("2026-12-20T00:00:00Z"));
         assert!(!late.in_time);

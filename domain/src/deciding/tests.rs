@@ -3,7 +3,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::{
-    Digest, OrganizationId, Renewal, RenewalId, Step, StepId, StepKind,
+    Digest, Renewal, RenewalId, Step, StepId, StepKind,
     planning::{
         self,
         tests::{now, organization, request, snapshot},

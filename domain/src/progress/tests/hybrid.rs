@@ -272,7 +272,10 @@ impl Play {
             let may = match step.kind {
                 StepKind::TrustCloud => {
                     let confirmed = !self.plan.has_gate(Gate::TrustCloud)
-                        || matches!(self.run().verdict(&self.plan, Gate::TrustCloud, self.now), Verdict::Approved { .. });
+                        || matches!(
+                            self.run().verdict(&self.plan, Gate::TrustCloud, self.now),
+                            Verdict::Approved { .. }
+                        );
                     self.is_over(StepKind::Distribute) && (confirmed || step.attempt > 0)
                 }
                 StepKind::Stage | StepKind::Publish => facts.trusted_cloud,
