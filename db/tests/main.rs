@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "clippy.toml allows it in tests; this is for their helpers")]
 
 mod claims;
+mod continuous_gate;
 mod disturbed;
 mod finishing;
 mod hybrid;
