@@ -1,6 +1,9 @@
 //! A running service, people with tokens, and a worker's part played by hand.
 
-use std::collections::{BTreeMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::LazyLock,
+};
 
 use api::{Claims, Role, State, Tokens};
 use chrono::{DateTime, TimeDelta, TimeZone, Utc};
@@ -196,7 +199,9 @@ impl Service {
 
     /// Plays the preflight of a worker under these rules. The organization is as before, or has one server less.
     pub(crate) async fn plan_under(&self, url: &str, organization: &Organization, changed: bool) -> Plan {
-        let mut seen = snapshot();
+        // The same each time: a certificate does not expire later because somebody looks again.
+        static SEEN: LazyLock<Snapshot> = LazyLock::new(snapshot);
+        let mut seen = SEEN.clone();
         seen.servers.truncate(if changed { 1 } else { 2 });
         self.plan_of(url, organization, seen).await
     }
