@@ -6,7 +6,7 @@ use chrono::{DateTime, TimeDelta, TimeZone, Utc};
 use db::{Bounds, Claimed, ClaimedStep, Db, StepEnd, Wanted};
 use domain::{
     CloudSettings, Decision, Gate, Organization, OrganizationId, Outcome, Plan, Policy, Reason, Renewal, RenewalId,
-    Request, Snapshot, State, Tenant, Thumbprint,
+    Request, Snapshot, Tenant, Thumbprint,
     cloud::{Application, Checked, CloudKey, CloudName},
     gate::Verb,
     snapshot::{AuthConfig, Certificate, Key, Server, Store, Version},
