@@ -45,6 +45,11 @@ impl Caller {
         &self.claims.sub
     }
 
+    /// The groups that they belong to, as their token says.
+    pub(crate) fn groups(&self) -> &[String] {
+        &self.claims.groups
+    }
+
     fn holding_any(self, roles: &[Role]) -> Result<Self, Problem> {
         let held = &self.claims.roles;
         if held.contains(&Role::Administrator) || roles.iter().any(|role| held.contains(role)) {
@@ -96,6 +101,11 @@ impl<P: Permission> May<P> {
     /// The subject of their token.
     pub(crate) fn subject(&self) -> &str {
         self.caller.subject()
+    }
+
+    /// The groups that they belong to, as their token says.
+    pub(crate) fn groups(&self) -> &[String] {
+        self.caller.groups()
     }
 }
 

@@ -23,6 +23,7 @@ mod settling;
 mod skipping;
 mod snapshots;
 mod steps;
+mod tickets;
 mod watch;
 
 pub use claim::{Bounds, Claimed, ClaimedStep, Wanted};
