@@ -2,6 +2,7 @@
 //!
 //! Nothing here does I/O, reads a clock or is asynchronous: functions take `now` and data and return data.
 
+pub mod announcing;
 pub mod audit;
 pub mod cloud;
 mod deciding;
@@ -13,6 +14,7 @@ pub mod place;
 pub mod plan;
 pub mod planning;
 pub mod progress;
+pub mod redelivery;
 pub mod renewal;
 pub mod request;
 pub mod retry;

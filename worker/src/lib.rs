@@ -11,6 +11,7 @@ pub mod engine;
 mod exchange;
 mod hybrid;
 mod lease;
+pub mod outbox;
 pub mod pfx;
 pub mod probe;
 pub mod sealing;
