@@ -5,9 +5,11 @@
 pub mod audit;
 pub mod cloud;
 mod deciding;
+pub mod delivery;
 pub mod gate;
 pub mod hybrid;
 pub mod ids;
+pub mod intake;
 pub mod organization;
 pub mod place;
 pub mod plan;
@@ -25,9 +27,10 @@ pub mod timeline;
 pub mod trouble;
 
 pub use cloud::{CloudSettings, Tenant};
+pub use delivery::{Delivery, DeliveryVerdict};
 pub use gate::{Decision, Gate, Verdict};
 pub use hybrid::HybridObjects;
-pub use ids::{Digest, OrganizationId, RenewalId, StepId};
+pub use ids::{DeliveryId, Digest, OrganizationId, RenewalId, StepId};
 pub use organization::{Organization, Policy};
 pub use place::Place;
 pub use plan::Plan;
