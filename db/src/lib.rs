@@ -25,6 +25,7 @@ mod settling;
 mod skipping;
 mod snapshots;
 mod steps;
+mod ticket_polls;
 mod tickets;
 mod watch;
 
@@ -41,3 +42,4 @@ pub use run::LoadedRun;
 pub use sealed_keys::SealedKey;
 pub use snapshots::Purpose;
 pub use steps::StepEnd;
+pub use ticket_polls::TicketPoll;
