@@ -10,6 +10,7 @@ pub mod gate;
 pub mod hybrid;
 pub mod ids;
 pub mod organization;
+pub mod outbox;
 pub mod place;
 pub mod plan;
 pub mod planning;
