@@ -4,3 +4,6 @@ CREATE TABLE ticket_poll (
     due_at TIMESTAMPTZ NOT NULL,
     seen_until TIMESTAMPTZ
 );
+-- The live renewals of a ticket system, which read their tickets.
+CREATE INDEX renewal_by_ticket_system ON renewal ((request->'ticket'->>'system'))
+    WHERE status IN ('requested', 'planning', 'awaiting_approval', 'scheduled', 'running', 'waiting', 'soaking', 'paused');

@@ -272,7 +272,10 @@ impl News {
     pub fn needs_somebody(&self) -> bool {
         matches!(
             self,
-            Self::AwaitingApproval { .. } | Self::NeedsAttention { .. } | Self::Escalated { .. } | Self::BreakGlass { .. }
+            Self::AwaitingApproval { .. }
+                | Self::NeedsAttention { .. }
+                | Self::Escalated { .. }
+                | Self::BreakGlass { .. }
         )
     }
 }

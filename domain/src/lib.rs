@@ -12,6 +12,7 @@ pub mod hybrid;
 pub mod ids;
 pub mod intake;
 pub mod organization;
+pub mod outbox;
 pub mod place;
 pub mod plan;
 pub mod planning;

@@ -307,12 +307,6 @@ impl Ask {
         self.header(CONTENT_TYPE).unwrap_or("application/octet-stream").to_owned()
     }
 
-    /// The segments of the path after a beginning.
-    fn under(&self, beginning: &str) -> Option<Vec<&str>> {
-        let rest = self.path.strip_prefix(beginning)?;
-        Some(rest.split('/').filter(|part| !part.is_empty()).collect())
-    }
-
     fn fields(&self) -> Vec<String> {
         match self.json() {
             Some(Value::Object(object)) => object.keys().cloned().collect(),

@@ -198,15 +198,15 @@ impl Worker {
         }
     }
 
-    /// Takes a record in, as a hook would.
-    async fn take_in(&self, system: &TicketSystem, record: &Json) -> db::Result<()> {
+    /// Takes a record in, as a hook would. Returns when it was updated, in the time of its system.
+    async fn take_in(&self, system: &TicketSystem, record: &Json) -> db::Result<Option<DateTime<Utc>>> {
         let now = self.now();
         let organizations: Vec<_> = self.organizations.keys().filter(|id| system.is_for(id)).collect();
         let intake = match system.source.read(record, &organizations, now) {
             Ok(intake) => intake,
             Err(faults) => {
                 warn!(system = system.id, "A record cannot be read: {faults:?}");
-                return Ok(());
+                return Ok(None);
             }
         };
         let requester = system.source.actor();
@@ -218,7 +218,7 @@ impl Worker {
             taken => taken?,
         };
         tell(system, &intake, &taken);
-        Ok(())
+        Ok(intake.revision.updated_at)
     }
 
     async fn no_answer(&self, system: &TicketSystem, renewal: &Renewal, error: &TicketError) -> db::Result<()> {
@@ -304,8 +304,7 @@ async fn reconcile(
     };
     let mut until = seen_until;
     for record in &records {
-        worker.take_in(system, record).await?;
-        until = until.max(system.source.updated_at(record));
+        until = until.max(worker.take_in(system, record).await?);
     }
     let Some(until) = until.filter(|until| Some(*until) != seen_until) else { return Ok(()) };
     worker.db.write_silently(async |tx| tx.ticket_polled(&system.id, until).await).await

@@ -100,7 +100,8 @@ fn a_wait_for_a_person_is_told_each_time_with_what_to_do() {
 #[test]
 fn a_pause_and_its_end_are_told_and_nothing_else_begins_with_it() {
     let was = running(Phase::Distribute);
-    let paused = State::Paused { was: Box::new(was.clone()), by: "olga".to_owned(), reason: "wait".to_owned(), at: now() };
+    let paused =
+        State::Paused { was: Box::new(was.clone()), by: "olga".to_owned(), reason: "wait".to_owned(), at: now() };
     assert_eq!(words(&[was.clone(), paused, was]), ["renewal.paused", "renewal.resumed"]);
 }
 
@@ -121,7 +122,9 @@ fn a_gate_that_is_passed_at_once_asks_nobody() {
 fn what_steps_do_is_not_told() {
     let renewal = renewal(running(Phase::Distribute));
     let of = |action| NewAudit::new("worker:1", action, json!({ "state": renewal.state }));
-    for action in ["step.started", "step.succeeded", "step.needs_attention", "cmdlet.intended", "key.destroyed", "plan.made"] {
+    for action in
+        ["step.started", "step.succeeded", "step.needs_attention", "cmdlet.intended", "key.destroyed", "plan.made"]
+    {
         assert_eq!(announced([(Some(&renewal), &of(action))]), [], "{action}");
     }
     for action in ["renewal.remarked", "renewal.retried", "renewal.cancel_asked"] {
@@ -132,7 +135,12 @@ fn what_steps_do_is_not_told() {
 
 #[test]
 fn every_word_of_a_filter_is_one_that_is_told() {
-    let said = || Said { gate: Gate::Execute, plan_digest: Digest::of(b"plan"), by: "bob".to_owned(), reason: "read".to_owned() };
+    let said = || Said {
+        gate: Gate::Execute,
+        plan_digest: Digest::of(b"plan"),
+        by: "bob".to_owned(),
+        reason: "read".to_owned(),
+    };
     let all = every_news(said);
     let words: Vec<&str> = all.iter().map(News::word).collect();
     assert_eq!(words, News::WORDS);
@@ -222,7 +230,17 @@ fn whatever_is_told_has_a_title_of_one_line() {
 
 #[test]
 fn links_begin_with_a_url() {
-    for bad in ["", "rekey", "ftp://a", "https://", "https:///x", "https://a b", "https://a/?x", "https://u@a", "javascript:alert(1)"] {
+    for bad in [
+        "",
+        "rekey",
+        "ftp://a",
+        "https://",
+        "https:///x",
+        "https://a b",
+        "https://a/?x",
+        "https://u@a",
+        "javascript:alert(1)",
+    ] {
         assert!(PublicUrl::parse(bad).is_err(), "{bad}");
     }
     assert_eq!(PublicUrl::parse("https://a.example:8443/rekey/").unwrap().as_str(), "https://a.example:8443/rekey");

@@ -11,7 +11,9 @@ pub struct PublicUrl(String);
 
 /// Text that is not the beginning of links.
 #[derive(Debug, thiserror::Error)]
-#[error("`{0}` is not a URL like https://rekey.contoso.example: http or https, a host, and no question mark or fragment")]
+#[error(
+    "`{0}` is not a URL like https://rekey.contoso.example: http or https, a host, and no question mark or fragment"
+)]
 pub struct InvalidPublicUrl(String);
 
 impl PublicUrl {
@@ -90,12 +92,17 @@ impl Announcement {
         match &self.news {
             News::Requested => only(
                 "renewal requested",
-                format!("{} asks to renew the Exchange Auth certificate. Every server is looked at, and a plan is made; nothing is changed.", self.actor),
+                format!(
+                    "{} asks to renew the Exchange Auth certificate. Every server is looked at, and a plan is made; nothing is changed.",
+                    self.actor
+                ),
             ),
             News::AwaitingApproval { gate, plan_digest, ended } => {
                 let done = ended.map(|phase| format!("{} is done. ", begun(phase))).unwrap_or_default();
                 let message = format!("{done}{}", asked_at(*gate));
-                let action = format!("Read the plan, then approve or reject it at the gate {gate} with its digest {plan_digest}.");
+                let action = format!(
+                    "Read the plan, then approve or reject it at the gate {gate} with its digest {plan_digest}."
+                );
                 (format!("approval needed ({gate})"), message, Some(action))
             }
             News::Approved(said) => self.decision(said, "approved"),
@@ -106,40 +113,62 @@ impl Announcement {
                 ("approval overdue".to_owned(), format!("A gate was not decided in time. {why}"), Some(action))
             }
             News::BreakGlass { by, reason } => {
-                let action = "Review it: who has broken the glass, why, and what was done. The record has all of it.".to_owned();
-                ("break-glass used".to_owned(), format!("{by} passes a gate without its approvals. Reason: {reason}"), Some(action))
+                let action =
+                    "Review it: who has broken the glass, why, and what was done. The record has all of it.".to_owned();
+                (
+                    "break-glass used".to_owned(),
+                    format!("{by} passes a gate without its approvals. Reason: {reason}"),
+                    Some(action),
+                )
             }
             News::TicketChanged { why } => only("ticket changed", format!("The ticket stands differently now. {why}")),
-            News::Scheduled { until } => only("scheduled", format!("The plan is approved. It is carried out from {}.", time(*until))),
+            News::Scheduled { until } => {
+                only("scheduled", format!("The plan is approved. It is carried out from {}.", time(*until)))
+            }
             News::PhaseBegan { phase, ended } => {
                 let done = ended.map(|phase| format!("{} is done. ", begun(phase))).unwrap_or_default();
                 (format!("{phase} has begun"), format!("{done}{} has begun.", begun(*phase)), None)
             }
-            News::Waiting { phase, reason } => only(&format!("{phase} waits"), format!("{} {}", begun(*phase), waits_for(reason))),
+            News::Waiting { phase, reason } => {
+                only(&format!("{phase} waits"), format!("{} {}", begun(*phase), waits_for(reason)))
+            }
             News::NeedsAttention { phase, target, trouble } => {
                 let place = if target.is_empty() { String::new() } else { format!(" on {target}") };
-                let message = format!("{} needs a person{place}: {} ({})", begun(*phase), trouble.message, trouble.code);
+                let message =
+                    format!("{} needs a person{place}: {} ({})", begun(*phase), trouble.message, trouble.code);
                 (format!("{phase} needs a person{place}"), message, Some(trouble.action.clone()))
             }
-            News::Paused { by, reason } => {
-                only("paused", format!("{by} holds the renewal. Reason: {reason}"))
-            }
+            News::Paused { by, reason } => only("paused", format!("{by} holds the renewal. Reason: {reason}")),
             News::Resumed { by } => only("resumed", format!("{by} lets the renewal go on.")),
-            News::Succeeded => only("renewed", "The Exchange Auth certificate is renewed; the evidence is complete.".to_owned()),
-            News::Rejected { by, reason } => {
-                only("rejected", format!("{by} rejected the plan, and the renewal is over. Nothing was changed. Reason: {reason}"))
+            News::Succeeded => {
+                only("renewed", "The Exchange Auth certificate is renewed; the evidence is complete.".to_owned())
             }
+            News::Rejected { by, reason } => only(
+                "rejected",
+                format!("{by} rejected the plan, and the renewal is over. Nothing was changed. Reason: {reason}"),
+            ),
             News::Expired => {
                 let action = "Raise a new renewal if the certificate still has to be renewed.".to_owned();
-                ("expired".to_owned(), "Nobody decided on the plan in time, and the renewal is over. Nothing was changed.".to_owned(), Some(action))
+                (
+                    "expired".to_owned(),
+                    "Nobody decided on the plan in time, and the renewal is over. Nothing was changed.".to_owned(),
+                    Some(action),
+                )
             }
-            News::Cancelled => only("cancelled", "The renewal is cancelled; what had been done is taken back.".to_owned()),
+            News::Cancelled => {
+                only("cancelled", "The renewal is cancelled; what had been done is taken back.".to_owned())
+            }
             News::Failed { trouble } => {
-                let message = format!("The renewal cannot be carried out, and nothing was changed: {} ({})", trouble.message, trouble.code);
+                let message = format!(
+                    "The renewal cannot be carried out, and nothing was changed: {} ({})",
+                    trouble.message, trouble.code
+                );
                 ("refused".to_owned(), message, Some(trouble.action.clone()))
             }
             News::RolledBack => only("rolled back", "The old certificate signs again; the renewal is over.".to_owned()),
-            News::Test => only("test", format!("This is a test that {} asked for: messages of rekey arrive here.", self.actor)),
+            News::Test => {
+                only("test", format!("This is a test that {} asked for: messages of rekey arrive here.", self.actor))
+            }
         }
     }
 
@@ -190,10 +219,16 @@ fn links(renewal: &Renewal, news: &News, base: &PublicUrl) -> Vec<Link> {
 
 fn asked_at(gate: Gate) -> &'static str {
     match gate {
-        Gate::Execute => "There is a plan for renewing the Exchange Auth certificate. Nothing is changed before it is approved.",
-        Gate::TrustCloud => "The new certificate has to be registered in Microsoft Entra by a person, who says here that it is done.",
+        Gate::Execute => {
+            "There is a plan for renewing the Exchange Auth certificate. Nothing is changed before it is approved."
+        }
+        Gate::TrustCloud => {
+            "The new certificate has to be registered in Microsoft Entra by a person, who says here that it is done."
+        }
         Gate::Publish => "Every server has the new certificate. With approval it becomes the one that signs.",
-        Gate::ClearPrevious => "The new certificate has signed long enough. With approval the previous one is given up: after that there is no way back.",
+        Gate::ClearPrevious => {
+            "The new certificate has signed long enough. With approval the previous one is given up: after that there is no way back."
+        }
     }
 }
 
@@ -218,7 +253,9 @@ fn begun(phase: Phase) -> &'static str {
 
 fn waits_for(reason: &Wait) -> String {
     match reason {
-        Wait::EffectiveDate { until } => format!("waits for the effective date, {}. It goes on by itself.", time(*until)),
+        Wait::EffectiveDate { until } => {
+            format!("waits for the effective date, {}. It goes on by itself.", time(*until))
+        }
         Wait::Attention { trouble, .. } | Wait::Retry { trouble, .. } => format!("waits: {trouble}"),
     }
 }
@@ -229,7 +266,10 @@ fn time(at: DateTime<Utc>) -> String {
 
 /// Without what could end the line, or be taken for something else than text.
 fn in_one_line(text: &str) -> String {
-    text.split(|c: char| c.is_control() || c.is_whitespace()).filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
+    text.split(|c: char| c.is_control() || c.is_whitespace())
+        .filter(|word| !word.is_empty())
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 /// Without control characters other than line breaks.

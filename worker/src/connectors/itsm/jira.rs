@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::TimeDelta;
 use reqwest::Method;
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
@@ -139,13 +139,14 @@ impl Jira {
         let fields = format!("status,{hold_field}");
         let read: Read = self.http.ask(&Call::get(&path, &[("fields", &fields)])).await?.json()?;
         let status = read.fields.get("status").and_then(|status| status["name"].as_str()).unwrap_or_default();
-        let held = read.fields.get(hold_field);
-        let on_hold = held.is_some_and(|value| match value {
-            Json::Null | Json::Bool(false) => false,
-            Json::Array(values) => !values.is_empty(),
-            _ => true,
-        });
+        let on_hold = read.fields.get(hold_field).is_some_and(is_filled);
         Ok(Issue { key: read.key, status: status.to_owned(), on_hold })
+    }
+
+    /// An issue with all its fields, as the intake reads it.
+    pub async fn whole(&self, key: &str) -> Result<Json> {
+        let path = ["rest", "api", "2", "issue", valid_key(key)?];
+        self.http.ask(&Call::get(&path, &[("fields", "*all")])).await?.json()
     }
 
     /// What those who were asked last say of an issue. Read, never given.
@@ -257,11 +258,14 @@ impl Jira {
     }
 }
 
-/// When an issue that a search has found was updated.
+/// Whether a field says something: a flag is a list, a checkbox an object.
 #[must_use]
-pub fn updated_at(issue: &Json) -> Option<DateTime<Utc>> {
-    let text = issue["fields"]["updated"].as_str()?;
-    DateTime::parse_from_str(text, "%Y-%m-%dT%H:%M:%S%.3f%z").ok().map(|at| at.to_utc())
+pub fn is_filled(value: &Json) -> bool {
+    match value {
+        Json::Null | Json::Bool(false) => false,
+        Json::Array(values) => !values.is_empty(),
+        _ => true,
+    }
 }
 
 /// A key, or the number of an issue: it becomes a part of paths.

@@ -120,11 +120,29 @@ impl ServiceNow {
         Ok(self.http.ask(&Call::get(&path, &query)).await?.json::<One<Change>>()?.result)
     }
 
+    /// A change as the intake reads it.
+    pub async fn record(&self, sys_id: &str) -> Result<Json> {
+        let path = ["api", "now", "table", "change_request", valid_id(sys_id)?];
+        let query = [("sysparm_fields", INTAKE), ("sysparm_exclude_reference_link", "true")];
+        Ok(self.for_intake(self.http.ask(&Call::get(&path, &query)).await?.json::<One<Json>>()?.result))
+    }
+
+    /// With what a business rule would add: the instance, and the requester's address without a dot-walk in its name.
+    fn for_intake(&self, mut record: Json) -> Json {
+        record["requested_by_email"] = record["requested_by.email"].take();
+        // A host name without a dot is short for one of service-now.com.
+        if self.http.host().contains('.') && self.http.base().port().is_none() {
+            record["instance"] = json!(self.http.host());
+        }
+        record
+    }
+
     /// Changes that a query takes and that were updated at or after an instant, the oldest update first, as the intake reads them.
     pub async fn updated_changes(&self, query: &str, since: DateTime<Utc>) -> Result<Vec<Json>> {
         let since = since.format("%Y-%m-%d %H:%M:%S");
         let query = format!("{query}^sys_updated_on>={since}^ORDERBYsys_updated_on");
-        self.rows("change_request", &query, INTAKE).await
+        let records: Vec<Json> = self.rows("change_request", &query, INTAKE).await?;
+        Ok(records.into_iter().map(|record| self.for_intake(record)).collect())
     }
 
     /// The number of the change that a renewal was written into, if there is one.
