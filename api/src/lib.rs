@@ -13,12 +13,14 @@ mod certificate;
 mod certificates;
 mod control;
 mod decisions;
+mod deliveries;
 mod document;
 mod events;
 mod evidence;
 mod examples;
 mod frame;
 mod health;
+mod hooks;
 mod idempotency;
 mod identity;
 mod input;
@@ -44,6 +46,7 @@ use utoipa_actix_web::{AppExt, service_config::ServiceConfig};
 use utoipa_swagger_ui::SwaggerUi;
 
 pub use document::openapi;
+pub use hooks::source::{Accept, Source, SourceError};
 pub(crate) use problem::Problem;
 pub use state::State;
 pub use tokens::{Claims, Role, TokenError, Tokens, UnknownRole};
@@ -77,6 +80,12 @@ fn routes(config: &mut ServiceConfig<'_>) {
         .service(organizations::show_auth_config)
         .service(organizations::show_hybrid)
         .service(organizations::show_policy)
+        .service(hooks::receive_from_servicenow)
+        .service(hooks::receive_from_jira)
+        .service(hooks::receive_from_anybody)
+        .service(deliveries::list_deliveries)
+        .service(deliveries::show_delivery)
+        .service(deliveries::replay_delivery)
         .service(audit::list_audit)
         .service(identity::show_identity)
         .service(health::show_health)
