@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -18,11 +19,13 @@ use worker::{
         Account, Credentials, Endpoints, Identity, Kerberos, MAX_ENVELOPE_SIZE, MAX_SESSIONS, Pin, Proof, Sessions,
         Trust, WindowsLogon, WindowsProtocol, cloud::Way, split_username,
     },
+    tickets::TicketSystem,
 };
 
 use crate::secrets::Reference;
 
 mod cloud;
+mod ticket_systems;
 
 /// What `rekey config --help` prints: every key.
 pub(crate) const KEYS: &str = "\
@@ -41,6 +44,31 @@ environment variable, \"file:PATH\" a file; relative paths start at the folder o
   clock = \"real\"                  REKEY_CLOCK        \"lab\" takes the time of the lab; only if every organization is one
   log = \"info\"                    REKEY_LOG          error, warn, info, debug, or target=level,…
   log_format = \"text\"             REKEY_LOG_FORMAT   \"text\" or \"json\"
+
+  [[ticket_system]]               one for each ServiceNow instance or Jira site: docs/ticket-systems.md
+  id = \"acme\"                     the word in `ticket.system` of renewals and `ticket_system` of sources; 1 to 63 of a-z, 0-9, -
+  kind = \"servicenow\"             servicenow or jira
+  url = \"https://acme.service-now.com\"
+  username, password              Basic: an account and its password; for Jira a mail address and its API token
+  client_id, client_secret        … or OAuth client credentials of ServiceNow (recommended there)
+  api_key = \"env:…\"               … or an API key of ServiceNow
+  token = \"env:…\"                 … or a token that does not change; all secrets by reference
+  ca_file = \"proxy-ca.pem\"        trust the certificate authorities in this file only; default: those of the system
+  organizations = [\"contoso\"]     only for these; default: all
+  move_changes = true             move changes to Implement when the run begins, and close them at its end
+  implement_state = \"-1\"          where to … Jira: Implementing
+  review_state = \"0\"              … before it is closed; \"\": no such state. Jira: none
+  closed_state = \"3\"              … when it is over. Jira: Completed
+  failed_state = \"3\"              … when it did not come out well. Jira: Failed
+  hold_field = \"customfield_10021\"  of Jira: filled while somebody holds the issue
+  states = { \"-2\" = \"ready\" }     what states mean where that is not the usual: ready, not_ready, on_hold, cancelled,
+                                  approval_voided, closed
+  fields = { organization = \"/fields/customfield_10050\" }  where records say something, where that is not the usual (JSON Pointer)
+  query = \"u_organizationISNOTEMPTY\"  encoded query or JQL of the changes that are for rekey: those are asked for, so that one
+                                  whose hook never came is taken in; default: none are asked for
+  poll_seconds = 30               how often tickets of live renewals are read, and changes asked for
+  fresh_seconds = 5               how old what was read may be for a step that changes something
+  unanswered_minutes = 15         how long what was read last counts while the system does not answer; then nothing is changed
 
   [[organization]]                one for each Exchange organization
   id = \"contoso\"                  1 to 63 of a-z, 0-9 and -; stands in URLs
@@ -132,6 +160,7 @@ pub(crate) struct Config {
     pub(crate) log: String,
     pub(crate) log_format: LogFormat,
     pub(crate) organizations: Vec<Configured>,
+    pub(crate) ticket_systems: Vec<Arc<TicketSystem>>,
     /// The file that it was read from, if any.
     pub(crate) file: Option<PathBuf>,
 }
@@ -186,6 +215,8 @@ struct File {
     log_format: Option<LogFormat>,
     #[serde(default)]
     organization: Vec<FileOrganization>,
+    #[serde(default)]
+    ticket_system: Vec<ticket_systems::FileTicketSystem>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -339,7 +370,9 @@ fn build(file: File, folder: &Path, path: Option<&Path>) -> anyhow::Result<Confi
     if let Some(twice) = ids.windows(2).find(|pair| pair[0] == pair[1]) {
         bail!("organization {} stands there twice: give each its own id", twice[0]);
     }
+    let ticket_systems = ticket_systems::all(file.ticket_system, folder, &ids)?;
     Ok(Config {
+        ticket_systems,
         listen,
         data_dir: folder.join(file.data_dir.unwrap_or_else(|| "rekey-data".into())),
         database: database(file.database.as_deref(), folder)?,

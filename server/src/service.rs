@@ -19,6 +19,7 @@ use worker::{
     Managed, Worker,
     connectors::cloud::{Cloud, Way},
     sealing::Sealer,
+    tickets::Tickets,
 };
 
 use crate::{
@@ -100,7 +101,10 @@ impl Service {
         let organizations = config.organizations.iter().map(|c| managed(c, timeline)).collect::<anyhow::Result<_>>()?;
         let mut worker = Worker::new(db, timeline, instance(), Sealer::new(&seal_key), organizations);
         worker.pace = config.pace;
-        self.tasks.spawn(worker::engine::run(Arc::new(worker), config.concurrency, self.stop.clone()));
+        worker.tickets = Tickets::new(config.ticket_systems.clone());
+        let worker = Arc::new(worker);
+        self.tasks.spawn(worker::tickets::run(worker.clone(), self.stop.clone()));
+        self.tasks.spawn(worker::engine::run(worker, config.concurrency, self.stop.clone()));
         Ok(())
     }
 

@@ -20,9 +20,9 @@ use domain::{
     intake::{Intake, Source},
 };
 use serde_json::{Value as Json, json};
-use tokio::time::Instant;
+use tokio::{runtime::Handle, time::Instant};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::{
     Worker,
@@ -261,11 +261,20 @@ pub async fn run(worker: Arc<Worker>, stop: CancellationToken) {
     if worker.tickets.systems.is_empty() {
         return;
     }
+    // Async closures that borrow cannot be proven to be `Send` yet (rust-lang/rust#110338): as in the engine, they stay on one thread.
+    let runtime = Handle::current();
+    let thread = tokio::task::spawn_blocking(move || runtime.block_on(keep_reading(&worker, &stop)));
+    if let Err(error) = thread.await {
+        error!("Tickets are not read any more: {error}");
+    }
+}
+
+async fn keep_reading(worker: &Worker, stop: &CancellationToken) {
     while stop.run_until_cancelled(tokio::time::sleep(BEAT)).await.is_some() {
         for system in worker.tickets.systems.values() {
-            let polled = stop.run_until_cancelled(poll(&worker, system)).await;
+            let polled = stop.run_until_cancelled(poll(worker, system)).await;
             if let Some(Err(error)) = polled {
-                warn!(system = system.id, error = &error as &dyn std::error::Error, "The database fails: {error}");
+                error!(system = system.id, error = &error as &dyn std::error::Error, "The database fails: {error}");
             }
         }
     }

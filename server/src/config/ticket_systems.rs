@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -85,8 +86,26 @@ fn quarter_of_an_hour() -> u64 {
     15
 }
 
+/// All of them: each has its own id, and knows organizations that there are.
+pub(super) fn all(
+    files: Vec<FileTicketSystem>,
+    folder: &Path,
+    known: &[&OrganizationId],
+) -> anyhow::Result<Vec<Arc<TicketSystem>>> {
+    let mut systems: Vec<Arc<TicketSystem>> = Vec::new();
+    for file in files {
+        let id = file.id.clone();
+        ensure!(systems.iter().all(|system| system.id != id), "ticket_system {id} stands there twice: give each its own id");
+        if let Some(unknown) = file.organizations.iter().find(|id| !known.contains(id)) {
+            bail!("ticket_system {id}: organization {unknown} is not configured");
+        }
+        systems.push(Arc::new(configured(file, folder).with_context(|| format!("ticket_system {id}"))?));
+    }
+    Ok(systems)
+}
+
 /// A system that can be asked. Nothing is sent yet.
-pub(super) fn configured(file: FileTicketSystem, folder: &Path) -> anyhow::Result<TicketSystem> {
+fn configured(file: FileTicketSystem, folder: &Path) -> anyhow::Result<TicketSystem> {
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     ensure!(
         !file.id.is_empty() && file.id.len() <= 63 && file.id.chars().all(plain),
@@ -110,7 +129,7 @@ pub(super) fn configured(file: FileTicketSystem, folder: &Path) -> anyhow::Resul
             let path = folder.join(path);
             Trust::ca(&std::fs::read(&path).with_context(|| format!("ca_file: cannot read {}", path.display()))?)
         }
-        None => Trust::system(),
+        None => Trust::default(),
     };
     let way = TicketWay {
         url: file.url.parse().with_context(|| format!("url is `{}`: use https://HOST", file.url))?,

@@ -6,8 +6,6 @@
 mod http;
 pub mod jira;
 pub mod servicenow;
-#[cfg(test)]
-mod tests;
 
 use std::{fmt, sync::Arc, time::Duration};
 

@@ -8,8 +8,9 @@ use domain::{
     announcing::{Announcement, CloseCode, News, Text},
     audit::AuditEntry,
 };
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, LocalBoxFuture};
 use serde_json::{Value as Json, json};
+use tokio::runtime::Handle;
 
 use super::{TicketClient, TicketSystem};
 use crate::{
@@ -138,6 +139,20 @@ impl TicketTarget {
         }
     }
 
+    /// Reads from the database on a thread where futures need not move: async closures that borrow cannot be proven to be `Send` yet
+    /// (rust-lang/rust#110338).
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(Db) -> LocalBoxFuture<'static, db::Result<T>> + Send + 'static,
+    ) -> Result<T, Trouble> {
+        let (db, runtime) = (self.db.clone(), Handle::current());
+        let read = tokio::task::spawn_blocking(move || runtime.block_on(work(db))).await;
+        match read {
+            Ok(read) => Ok(read?),
+            Err(error) => Err(TicketError::again("ticket_attachment_unreadable", error.to_string(), "Retry").into()),
+        }
+    }
+
     async fn correlate(&self, key: &str, renewal: &Renewal, text: &Text) -> Result<(), TicketError> {
         match &self.system.client {
             TicketClient::ServiceNow(client) => {
@@ -175,7 +190,9 @@ impl TicketTarget {
     /// The canonical text of the plan: its SHA-256 is the digest that people approve.
     async fn attach_plan(&self, key: &str, renewal: &Renewal) -> Result<(), Trouble> {
         let Some(digest) = &renewal.plan_digest else { return Ok(()) };
-        let text = self.db.read(async |tx| tx.plan_text(renewal.id, digest).await).await?;
+        let (id, wanted) = (renewal.id, digest.clone());
+        let text = self.read(move |db| Box::pin(async move { db.read(async |tx| tx.plan_text(id, &wanted).await).await }));
+        let text = text.await?;
         let Some(text) = text else { return Ok(()) };
         Ok(self.attach(key, &plan_name(digest), text.as_bytes()).await?)
     }
@@ -184,7 +201,8 @@ impl TicketTarget {
         if renewal.plan_digest.is_none() {
             return Ok(());
         }
-        let evidence = self.db.read(async |tx| evidence(tx, renewal.id).await).await?;
+        let id = renewal.id;
+        let evidence = self.read(move |db| Box::pin(async move { db.read(async |tx| evidence(tx, id).await).await })).await?;
         let text = serde_json::to_vec_pretty(&evidence).unwrap_or_default();
         Ok(self.attach(key, &format!("rekey-evidence-{}.json", renewal.id), &text).await?)
     }
@@ -218,7 +236,8 @@ impl TicketTarget {
         if code == CloseCode::Unsuccessful {
             return Ok("unsuccessful");
         }
-        let steps = self.db.read(async |tx| tx.steps(renewal.id).await).await?;
+        let id = renewal.id;
+        let steps = self.read(move |db| Box::pin(async move { db.read(async |tx| tx.steps(id).await).await })).await?;
         let left = |step: &domain::Step| matches!(step.outcome, Some(Outcome::NotDone { .. }));
         Ok(if steps.iter().any(left) { "successful_issues" } else { "successful" })
     }
