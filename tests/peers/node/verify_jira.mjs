@@ -77,7 +77,7 @@ const checks = {
     let nextPageToken;
     do {
       const search = { jql, fields: ["summary"], maxResults: 2, nextPageToken };
-      const page = await jira.issueSearch.searchForIssuesUsingEnhancedSearch(search);
+      const page = await jira.issueSearch.searchForIssuesUsingJqlEnhancedSearch(search);
       found.push(...page.issues.map((issue) => issue.key));
       nextPageToken = page.nextPageToken;
     } while (nextPageToken);

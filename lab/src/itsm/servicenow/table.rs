@@ -114,7 +114,8 @@ impl ServiceNow {
         let told = self.find_mut("sys_attachment", &id).ok_or_else(Refusal::no_record)?;
         told.insert("download_link".to_owned(), link);
         let told = json!({ "result": told });
-        Ok(Reply::json(StatusCode::CREATED, told))
+        let place = format!("{}/api/now/attachment/{id}", ask.base);
+        Ok(Reply::json(StatusCode::CREATED, told).with("location", place))
     }
 }
 
