@@ -22,7 +22,8 @@ fn operations() -> Vec<(Method, String)> {
             item.as_object().unwrap().keys().map(|m| m.to_uppercase().parse().unwrap()).collect::<Vec<Method>>();
         methods.into_iter().map(move |method| (method, path.clone()))
     });
-    operations.filter(|(_, path)| path.starts_with("/v1/")).collect()
+    // Hooks take signatures too, and say nothing of sources to anybody: hooks.rs.
+    operations.filter(|(_, path)| path.starts_with("/v1/") && !path.starts_with("/v1/hooks/")).collect()
 }
 
 #[tokio::test]
