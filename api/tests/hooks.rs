@@ -439,3 +439,20 @@ async fn a_cloud_event_of_any_sender_is_taken() {
     assert_eq!(renewal["requested_by"], "dana@contoso.example");
     service.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_library_of_standard_webhooks_signs_is_accepted() {
+    let service = Service::start().await;
+    let body = record().to_string();
+    let asked = json!({"secret": format!("whsec_{SECRET}"), "id": "msg_python", "body": body});
+    let (signed, told) = peers::run(peers::python("sign_webhook.py"), &asked.to_string());
+    assert!(signed, "{told}");
+    let headers: BTreeMap<String, String> = serde_json::from_str(&told).unwrap();
+    let mut request = service.anonymous(Method::POST, SERVICENOW).header(header::CONTENT_TYPE, "application/json");
+    for (name, value) in &headers {
+        request = request.header(name, value);
+    }
+    answer(request.body(body)).await.expect(202);
+    assert_eq!(kept(&service, "source=acme").await[0]["delivery_id"], "msg_python");
+    service.stop().await;
+}
