@@ -6,6 +6,7 @@ mod backup;
 mod canary;
 mod cluster;
 mod hybrid;
+mod integrations;
 mod outages;
 mod partition;
 mod probe;

@@ -1,5 +1,7 @@
 //! The OpenAPI document: what the routes say of themselves, and what holds for all of them.
 
+mod importable;
+
 use actix_web::App;
 use serde_json::Value;
 use utoipa::{
@@ -12,6 +14,8 @@ use utoipa::{
     },
 };
 use utoipa_actix_web::AppExt;
+
+pub use importable::openapi_3_0;
 
 use crate::{
     examples::examples,

@@ -45,7 +45,7 @@ use tokio_util::sync::CancellationToken;
 use utoipa_actix_web::{AppExt, service_config::ServiceConfig};
 use utoipa_swagger_ui::SwaggerUi;
 
-pub use document::openapi;
+pub use document::{openapi, openapi_3_0};
 pub use hooks::source::{Accept, Source, SourceError};
 pub(crate) use problem::Problem;
 pub use state::State;

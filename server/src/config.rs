@@ -25,6 +25,8 @@ use worker::{
 use crate::secrets::Reference;
 
 mod cloud;
+
+mod sources;
 mod ticket_systems;
 
 /// What `rekey config --help` prints: every key.
@@ -69,6 +71,22 @@ environment variable, \"file:PATH\" a file; relative paths start at the folder o
   poll_seconds = 30               how often tickets of live renewals are read, and changes asked for
   fresh_seconds = 5               how old what was read may be for a step that changes something
   unanswered_minutes = 15         how long what was read last counts while the system does not answer; then nothing is changed
+
+  [[source]]                      optional, one for each sender of POST /v1/hooks/<kind>/<id>: docs/integrations/
+  id = \"acme\"                     1 to 40 of a-z, 0-9 and -; stands in URLs
+  kind = \"servicenow\"             servicenow, jira, or generic: any JSON, and CloudEvents
+  organization = \"contoso\"        of records that name none; default: the only one that is configured
+  ticket_system = \"servicenow\"    what the tickets' system is called; default: the id
+  accept = [\"signature\"]          how senders may show who they are; also basic, api_key, bearer, certificate
+  secrets = [\"env:…\"]             what messages are signed with, any of several: whsec_ and base64 (Standard Webhooks), for jira any text
+  tolerance_seconds = 300         how old a signed message may be, and how far ahead its sender's clock, 30 to 86400
+
+  [source.fields]                 JSON Pointers into the record, for what stands at another place than usual: key, number,
+  start = \"/fields/customfield_1\"  organization, reason, note, start, url, state, approval, on_hold, requested_by, mod_count, updated_at,
+                                  change_type, risk, event, instance
+
+  [source.states]                 what states of your own mean: ready, not_ready, on_hold, cancelled, approval_voided, closed;
+  \"-1\" = \"ready\"                  the usual ones are known, and what nobody explains is not_ready
 
   [[organization]]                one for each Exchange organization
   id = \"contoso\"                  1 to 63 of a-z, 0-9 and -; stands in URLs
@@ -161,6 +179,7 @@ pub(crate) struct Config {
     pub(crate) log_format: LogFormat,
     pub(crate) organizations: Vec<Configured>,
     pub(crate) ticket_systems: Vec<Arc<TicketSystem>>,
+    pub(crate) sources: Vec<api::Source>,
     /// The file that it was read from, if any.
     pub(crate) file: Option<PathBuf>,
 }
@@ -217,6 +236,8 @@ struct File {
     organization: Vec<FileOrganization>,
     #[serde(default)]
     ticket_system: Vec<ticket_systems::FileTicketSystem>,
+    #[serde(default)]
+    source: Vec<sources::FileSource>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -371,6 +392,7 @@ fn build(file: File, folder: &Path, path: Option<&Path>) -> anyhow::Result<Confi
         bail!("organization {} stands there twice: give each its own id", twice[0]);
     }
     let ticket_systems = ticket_systems::all(file.ticket_system, folder, &ids)?;
+    let sources = sources::build(file.source, &ids, folder)?;
     Ok(Config {
         ticket_systems,
         listen,
@@ -383,6 +405,7 @@ fn build(file: File, folder: &Path, path: Option<&Path>) -> anyhow::Result<Confi
         clock: file.clock.unwrap_or_default(),
         log: file.log.unwrap_or_else(|| "info".to_owned()),
         log_format: file.log_format.unwrap_or_default(),
+        sources,
         organizations,
         file: path.map(Path::to_path_buf),
     })
