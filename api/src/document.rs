@@ -34,6 +34,7 @@ use crate::{
         (name = "control", description = "Hold, let go, stop, take back"),
         (name = "organizations", description = "What is configured, and what was seen of it"),
         (name = "audit", description = "Who did what"),
+        (name = "outbox", description = "Messages to ticket systems, mail, chats and webhooks"),
         (name = "service", description = "The service itself")
     )
 )]

@@ -23,6 +23,7 @@ mod idempotency;
 mod identity;
 mod input;
 mod organizations;
+mod outbox;
 mod page;
 mod plans;
 mod problem;
@@ -78,6 +79,10 @@ fn routes(config: &mut ServiceConfig<'_>) {
         .service(organizations::show_hybrid)
         .service(organizations::show_policy)
         .service(audit::list_audit)
+        .service(outbox::list_outbox)
+        .service(outbox::show_outbox_message)
+        .service(outbox::replay_outbox_message)
+        .service(outbox::drop_outbox_message)
         .service(identity::show_identity)
         .service(health::show_health)
         .service(health::show_readiness);
