@@ -16,3 +16,4 @@ mod resilience;
 mod roles;
 mod sealed;
 mod support;
+mod tickets;

@@ -39,6 +39,7 @@ use crate::{
         (name = "hooks", description = "What ticket systems send by themselves"),
         (name = "organizations", description = "What is configured, and what was seen of it"),
         (name = "audit", description = "Who did what"),
+        (name = "outbox", description = "Messages to ticket systems, mail, chats and webhooks"),
         (name = "service", description = "The service itself")
     )
 )]

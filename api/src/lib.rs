@@ -25,6 +25,7 @@ mod idempotency;
 mod identity;
 mod input;
 mod organizations;
+mod outbox;
 mod page;
 mod plans;
 mod problem;
@@ -87,6 +88,10 @@ fn routes(config: &mut ServiceConfig<'_>) {
         .service(deliveries::show_delivery)
         .service(deliveries::replay_delivery)
         .service(audit::list_audit)
+        .service(outbox::list_outbox)
+        .service(outbox::show_outbox_message)
+        .service(outbox::replay_outbox_message)
+        .service(outbox::drop_outbox_message)
         .service(identity::show_identity)
         .service(health::show_health)
         .service(health::show_readiness);

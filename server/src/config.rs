@@ -25,8 +25,8 @@ use worker::{
 use crate::secrets::Reference;
 
 mod cloud;
-
 mod sources;
+mod targets;
 mod ticket_systems;
 
 /// What `rekey config --help` prints: every key.
@@ -87,6 +87,26 @@ environment variable, \"file:PATH\" a file; relative paths start at the folder o
 
   [source.states]                 what states of your own mean: ready, not_ready, on_hold, cancelled, approval_voided, closed;
   \"-1\" = \"ready\"                  the usual ones are known, and what nobody explains is not_ready
+
+  [outbound]                      messages to the outside: docs/notifications.md
+  public_url = \"https://…\"       where people reach this service: links in messages begin with it
+  allow = [\"…\"]                 where messages may go: hosts, *.suffix, networks (10.1.0.0/16), each with or without :PORT or :*;
+                                  default: nowhere. Loopback and link-local addresses must be listed as networks
+
+  [[target]]                      one for each receiver of messages
+  id = \"chat\"                   1 to 63 of a-z, 0-9 and -; stands in the outbox
+  kind = \"webhook\"              webhook (signed, Standard Webhooks and CloudEvents), smtp, teams or slack
+  organizations = [\"contoso\"]   tell it of these only; default: all
+  events = [\"renewal.*\"]        tell it these only: events, or the beginning of one and *; default: all
+  url = \"https://…\"             of a webhook; of teams and slack by reference (env:, file:), because it is a secret
+  secrets = [\"env:…\"]           references to keys that sign webhooks (whsec_…), the newest first: each signs
+  server = \"smtp.example\"       for smtp …
+  port = 587                      … default: 587, or 465 for implicit, 25 for none
+  tls = \"starttls\"              … starttls, implicit or none
+  username, password              … to log on with, the password by reference
+  from = \"rekey <…@…>\"          … who writes
+  to = [\"…@…\"]                  … who is written to
+  ca_file = \"ca.pem\"            trust the certificate authorities in this file only; default: those of the system
 
   [[organization]]                one for each Exchange organization
   id = \"contoso\"                  1 to 63 of a-z, 0-9 and -; stands in URLs
@@ -180,6 +200,7 @@ pub(crate) struct Config {
     pub(crate) organizations: Vec<Configured>,
     pub(crate) ticket_systems: Vec<Arc<TicketSystem>>,
     pub(crate) sources: Vec<api::Source>,
+    pub(crate) outbound: targets::Outbound,
     /// The file that it was read from, if any.
     pub(crate) file: Option<PathBuf>,
 }
@@ -238,6 +259,10 @@ struct File {
     ticket_system: Vec<ticket_systems::FileTicketSystem>,
     #[serde(default)]
     source: Vec<sources::FileSource>,
+    #[serde(default)]
+    outbound: targets::FileOutbound,
+    #[serde(default)]
+    target: Vec<targets::FileTarget>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -407,6 +432,7 @@ fn build(file: File, folder: &Path, path: Option<&Path>) -> anyhow::Result<Confi
         log_format: file.log_format.unwrap_or_default(),
         sources,
         organizations,
+        outbound: targets::build(file.outbound, file.target, listen, folder)?,
         file: path.map(Path::to_path_buf),
     })
 }
@@ -753,9 +779,24 @@ pub(crate) mod tests {
             "outlook_url",
             "ca_file",
         ];
+        let outbound = [
+            "public_url",
+            "allow",
+            "id",
+            "kind",
+            "organizations",
+            "events",
+            "url",
+            "secrets",
+            "server",
+            "port",
+            "tls",
+            "from",
+            "to",
+        ];
         let policy = serde_json::to_value(Policy::default()).unwrap();
         let policy = policy.as_object().unwrap().keys().map(String::as_str);
-        for key in keys.into_iter().chain(exchange).chain(cloud).chain(policy) {
+        for key in keys.into_iter().chain(exchange).chain(cloud).chain(outbound).chain(policy) {
             assert!(KEYS.contains(&format!("  {key} =")), "{key}");
         }
     }

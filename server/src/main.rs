@@ -197,6 +197,10 @@ fn check(config: &Config) -> anyhow::Result<()> {
             check_tenant(way).with_context(|| format!("organization {}: cloud", organization.id))?;
         }
     }
+    for target in &config.outbound.subscriptions {
+        let events = if target.events.is_empty() { "all events".to_owned() } else { target.events.join(", ") };
+        say!("  target {}: {events}", target.id);
+    }
     Ok(())
 }
 

@@ -4,8 +4,6 @@
 //! What a record says is read by `domain::intake`, and what follows from it is `Tx::take_in`, the same as for hooks.
 
 mod target;
-#[cfg(test)]
-mod tests;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -14,7 +12,7 @@ use std::{
 };
 
 use chrono::{DateTime, TimeDelta, Utc};
-use db::{Taken, Taker};
+use db::{Db, Taken, Taker};
 use domain::{
     OrganizationId, Renewal, RenewalId, Ticket, TicketStanding, TicketWord,
     intake::{Intake, Source},
@@ -27,6 +25,7 @@ use tracing::{error, info, warn};
 use crate::{
     Worker,
     connectors::itsm::{Failure, Jira, ServiceNow, TicketError, jira},
+    outbox::Subscription,
 };
 pub use target::TicketTarget;
 
@@ -136,6 +135,18 @@ impl Tickets {
 }
 
 impl TicketSystem {
+    /// This system as somebody who is told about renewals of its tickets.
+    #[must_use]
+    pub fn subscription(self: &Arc<Self>, db: &Db) -> Subscription {
+        Subscription {
+            id: format!("ticket:{}", self.id),
+            organizations: self.organizations.clone(),
+            events: Vec::new(),
+            ticket_system: Some(self.id.clone()),
+            target: Arc::new(TicketTarget::new(self.clone(), db.clone())),
+        }
+    }
+
     fn is_for(&self, organization: &OrganizationId) -> bool {
         self.organizations.is_empty() || self.organizations.contains(organization)
     }

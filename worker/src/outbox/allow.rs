@@ -57,7 +57,9 @@ pub struct NotAllowed {
 
 /// Text that is not a rule.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("`{0}` allows nothing: use a host (itsm.contoso.example), *.contoso.example or a network (10.1.0.0/16), each with or without :PORT or :*")]
+#[error(
+    "`{0}` allows nothing: use a host (itsm.contoso.example), *.contoso.example or a network (10.1.0.0/16), each with or without :PORT or :*"
+)]
 pub struct InvalidRule(String);
 
 impl Rule {
@@ -124,7 +126,8 @@ fn split_port(text: &str) -> Option<(&str, Ports)> {
 }
 
 fn is_name(text: &str) -> bool {
-    let label = |label: &str| !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+    let label =
+        |label: &str| !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
     // What ends in a number would be read as an address elsewhere.
     let number = |label: &str| label.bytes().all(|b| b.is_ascii_digit());
     text.len() <= 253 && text.split('.').all(label) && !text.split('.').next_back().is_some_and(number)
@@ -157,7 +160,8 @@ impl AllowList {
             return self.check_address(&host, address, Some(port), false);
         }
         let by_name = self.0.iter().any(|rule| rule.names(&host) && rule.allows_port(Some(port)));
-        let by_address = self.0.iter().any(|rule| matches!(rule.place, Place::Network(_)) && rule.allows_port(Some(port)));
+        let by_address =
+            self.0.iter().any(|rule| matches!(rule.place, Place::Network(_)) && rule.allows_port(Some(port)));
         if by_name || by_address {
             return Ok(());
         }
@@ -309,12 +313,39 @@ mod tests {
     #[test]
     fn rules_are_hosts_suffixes_and_networks_with_ports() {
         for good in [
-            "itsm.contoso.example", "localhost", "*.service-now.com", "10.0.0.0/8", "10.1.2.3", "10.1.2.3:8443", "host:*",
-            "::1", "[::1]:8080", "fd00::/8", "[fd00::/8]:*", "127.0.0.0/8:*", "HOOKS.Slack.com",
+            "itsm.contoso.example",
+            "localhost",
+            "*.service-now.com",
+            "10.0.0.0/8",
+            "10.1.2.3",
+            "10.1.2.3:8443",
+            "host:*",
+            "::1",
+            "[::1]:8080",
+            "fd00::/8",
+            "[fd00::/8]:*",
+            "127.0.0.0/8:*",
+            "HOOKS.Slack.com",
         ] {
             assert!(AllowList::parse([good]).is_ok(), "{good}");
         }
-        for bad in ["", "*", "*.", "*.com", "http://a", "a/b", "a b", "host:0", "host:99999", "host:", "10.0.0.0/33", "1.2.3", "[::1", "*a.example", "0x7f.1"] {
+        for bad in [
+            "",
+            "*",
+            "*.",
+            "*.com",
+            "http://a",
+            "a/b",
+            "a b",
+            "host:0",
+            "host:99999",
+            "host:",
+            "10.0.0.0/33",
+            "1.2.3",
+            "[::1",
+            "*a.example",
+            "0x7f.1",
+        ] {
             assert!(AllowList::parse([bad]).is_err(), "{bad}");
         }
     }
@@ -323,15 +354,28 @@ mod tests {
     fn what_no_rule_names_is_refused_with_what_to_add() {
         let allow = list(&["hooks.slack.com", "*.contoso.example", "build.example:8443"]);
         for good in [
-            "https://hooks.slack.com/x", "https://HOOKS.slack.COM./x", "https://a.contoso.example", "http://a.b.contoso.example/",
+            "https://hooks.slack.com/x",
+            "https://HOOKS.slack.COM./x",
+            "https://a.contoso.example",
+            "http://a.b.contoso.example/",
             "https://build.example:8443/",
         ] {
             assert_eq!(allow.check_url(&url(good)), Ok(()), "{good}");
         }
         for bad in [
-            "https://contoso.example", "https://evilcontoso.example", "https://hooks.slack.com.evil.example", "https://hooks.slack.com:8080",
-            "https://build.example", "https://10.0.0.1/", "https://127.0.0.1/", "https://2130706433/", "https://0x7f.1/", "https://[::1]/",
-            "https://user@hooks.slack.com/", "ftp://hooks.slack.com/", "https://hooks.slack.com@evil.example/",
+            "https://contoso.example",
+            "https://evilcontoso.example",
+            "https://hooks.slack.com.evil.example",
+            "https://hooks.slack.com:8080",
+            "https://build.example",
+            "https://10.0.0.1/",
+            "https://127.0.0.1/",
+            "https://2130706433/",
+            "https://0x7f.1/",
+            "https://[::1]/",
+            "https://user@hooks.slack.com/",
+            "ftp://hooks.slack.com/",
+            "https://hooks.slack.com@evil.example/",
         ] {
             assert!(allow.check_url(&url(bad)).is_err(), "{bad}");
         }
@@ -344,7 +388,13 @@ mod tests {
         let named = list(&["itsm.contoso.example"]);
         let listed = list(&["itsm.contoso.example", "127.0.0.0/8:*", "169.254.169.254"]);
         let special = [
-            "127.0.0.1", "127.8.8.8", "169.254.169.254", "::ffff:127.0.0.1", "::ffff:169.254.169.254", "64:ff9b::a9fe:a9fe", "2002:7f00:1::",
+            "127.0.0.1",
+            "127.8.8.8",
+            "169.254.169.254",
+            "::ffff:127.0.0.1",
+            "::ffff:169.254.169.254",
+            "64:ff9b::a9fe:a9fe",
+            "2002:7f00:1::",
             "::127.0.0.1",
         ];
         for text in special {
@@ -352,13 +402,27 @@ mod tests {
             assert!(named.check_address("itsm.contoso.example", address, None, true).is_err(), "{text}");
             assert!(listed.check_address("itsm.contoso.example", address, None, true).is_ok(), "{text}");
         }
-        for text in ["::1", "::", "0.0.0.0", "0.1.2.3", "fe80::1", "ff02::1", "224.0.0.1", "255.255.255.255", "fd00:ec2::254", "100.100.100.200"] {
+        for text in [
+            "::1",
+            "::",
+            "0.0.0.0",
+            "0.1.2.3",
+            "fe80::1",
+            "ff02::1",
+            "224.0.0.1",
+            "255.255.255.255",
+            "fd00:ec2::254",
+            "100.100.100.200",
+        ] {
             let address: IpAddr = text.parse().unwrap();
             assert!(named.check_address("itsm.contoso.example", address, None, true).is_err(), "{text}");
         }
         for text in ["10.0.0.1", "192.168.1.1", "203.0.113.7", "2001:db8::1", "fd12::1"] {
             let address: IpAddr = text.parse().unwrap();
-            assert!(named.check_address("itsm.contoso.example", address, None, true).is_ok(), "{text}: an internal system is legitimate");
+            assert!(
+                named.check_address("itsm.contoso.example", address, None, true).is_ok(),
+                "{text}: an internal system is legitimate"
+            );
             assert!(named.check_address("other.example", address, None, false).is_err(), "{text}");
         }
     }

@@ -59,7 +59,7 @@ pub(super) fn retry_after(headers: &HeaderMap, now: DateTime<Utc>) -> Option<Dur
 pub(super) fn lost(host: &str, error: reqwest::Error) -> String {
     let timeout = error.is_timeout();
     let error = error.without_url();
-    let last = successors(error.source(), |error| error.source()).last();
+    let last = successors(error.source(), |error| (*error).source()).last();
     let why = last.map_or_else(|| error.to_string(), ToString::to_string);
     if timeout { format!("{host} does not answer in time") } else { format!("{host} cannot be reached: {why}") }
 }

@@ -30,7 +30,9 @@ impl fmt::Debug for SigningKey {
 
 /// Text that is no key.
 #[derive(Debug, thiserror::Error)]
-#[error("a signing key is whsec_ and 24 to 64 bytes in base64: printf 'whsec_%s' \"$(openssl rand -base64 32)\" makes one")]
+#[error(
+    "a signing key is whsec_ and 24 to 64 bytes in base64: printf 'whsec_%s' \"$(openssl rand -base64 32)\" makes one"
+)]
 pub struct InvalidSigningKey;
 
 impl SigningKey {

@@ -96,11 +96,6 @@ struct File {
     size_bytes: String,
 }
 
-#[derive(Deserialize)]
-struct Entry {
-    sys_id: String,
-}
-
 impl ServiceNow {
     /// The instance at the end of this way. Nothing is sent yet.
     pub fn new(way: TicketWay) -> std::result::Result<Self, InvalidTicketWay> {
@@ -194,7 +189,7 @@ impl ServiceNow {
 
     async fn has_note(&self, sys_id: &str, mark: &str) -> Result<bool> {
         let query = format!("element_id={}^element=work_notes^valueLIKE{}", valid_id(sys_id)?, plain(mark)?);
-        Ok(!self.rows::<Entry>("sys_journal_field", &query, "sys_id").await?.is_empty())
+        Ok(!self.rows::<Json>("sys_journal_field", &query, "sys_id").await?.is_empty())
     }
 
     /// Writes which renewal a change belongs to, unless it says so.
