@@ -182,6 +182,8 @@ async fn a_change_of_servicenow_is_told_of_each_phase_and_closed_with_its_eviden
         asked["method"] != "GET" && asked["path"].as_str().unwrap().contains("approv")
     };
     assert!(!asked.iter().any(gives), "approvals are read and never given");
+    let sent = told["sent"].as_array().unwrap();
+    assert!(sent.len() > 3 && sent.iter().all(|sent| sent["status"].as_u64().unwrap() < 300), "{sent:#?}");
     let log = place.rekey.stop().await;
     let secret = place.lab.tickets().unwrap().servicenow_password.expose();
     assert!(!log.contains(secret), "the secret stands in the log");
