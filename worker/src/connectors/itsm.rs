@@ -6,6 +6,8 @@
 mod http;
 pub mod jira;
 pub mod servicenow;
+#[cfg(test)]
+mod tests;
 
 use std::{fmt, sync::Arc, time::Duration};
 
