@@ -78,11 +78,6 @@ impl Rekey {
         &self.base
     }
 
-    /// Where it listens, without a slash at the end.
-    pub(crate) fn url(&self) -> &str {
-        &self.base
-    }
-
     /// `kill -9`.
     pub(crate) fn kill(&mut self) {
         self.child.start_kill().unwrap();

@@ -194,14 +194,15 @@ impl Worker {
         if self.tickets.was_read(renewal.id, system.fresh) {
             return Ok(());
         }
-        self.read_ticket_now(system, &ticket, renewal).await
+        // On the heap: this is a part of every step that changes something.
+        Box::pin(self.read_ticket_now(system, &ticket, renewal)).await
     }
 
     async fn read_ticket_now(&self, system: &TicketSystem, ticket: &Ticket, renewal: &Renewal) -> db::Result<()> {
         let key = ticket.sys_id.as_ref().unwrap_or(&ticket.number);
-        match system.record(key).await {
+        match Box::pin(system.record(key)).await {
             Ok(record) => {
-                self.take_in(system, &record).await?;
+                Box::pin(self.take_in(system, &record)).await?;
                 self.tickets.note(renewal.id);
                 Ok(())
             }
@@ -303,7 +304,7 @@ async fn poll(worker: &Worker, system: &TicketSystem) -> db::Result<()> {
         }
     }
     let Some(query) = &system.query else { return Ok(()) };
-    reconcile(worker, system, query, turn.seen_until).await
+    Box::pin(reconcile(worker, system, query, turn.seen_until)).await
 }
 
 /// Takes in what has changed since it was asked for last.
@@ -315,7 +316,7 @@ async fn reconcile(
 ) -> db::Result<()> {
     let now = worker.now();
     let since = seen_until.map_or(now - worker.timeline.stretch(FIRST_LOOK), |seen| seen - OVERLAP);
-    let records = match system.updated(query, since, now).await {
+    let records = match Box::pin(system.updated(query, since, now)).await {
         Ok(records) => records,
         Err(error) => {
             warn!(system = system.id, "Changes cannot be asked for: {error}");
@@ -324,7 +325,7 @@ async fn reconcile(
     };
     let mut until = seen_until;
     for record in &records {
-        until = until.max(worker.take_in(system, record).await?);
+        until = until.max(Box::pin(worker.take_in(system, record)).await?);
     }
     let Some(until) = until.filter(|until| Some(*until) != seen_until) else { return Ok(()) };
     worker.db.write_silently(async |tx| tx.ticket_polled(&system.id, until).await).await

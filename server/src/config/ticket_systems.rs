@@ -203,3 +203,65 @@ fn credentials(file: &FileTicketSystem, folder: &Path) -> anyhow::Result<TicketC
         ),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::config::{
+        KEYS,
+        tests::{ORGANIZATION, parse},
+    };
+
+    const SYSTEM: &str = r#"
+        [[ticket_system]]
+        id = "acme"
+        kind = "servicenow"
+        url = "https://acme.service-now.com"
+        api_key = "env:PATH"
+    "#;
+
+    fn with(from: &str, to: &str) -> String {
+        format!("{}\n{ORGANIZATION}", SYSTEM.replace(from, to))
+    }
+
+    #[test]
+    fn a_system_is_read_with_what_is_usual() {
+        let config = parse(&with("api_key = \"env:PATH\"", "username = \"svc\"\npassword = \"env:PATH\"\nstates = { \"-2\" = \"ready\" }"));
+        let system = &config.unwrap().ticket_systems[0];
+        assert_eq!((system.id.as_str(), system.states.implement.as_str(), system.moves), ("acme", "-1", true));
+        assert_eq!(system.source.ticket_system, "acme");
+        assert_eq!(system.source.states["-2"], domain::TicketWord::Ready);
+        assert!(system.query.is_none());
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_what_to_do() {
+        let cases = [
+            (with("acme\"\n", "Acme\"\n"), "use 1 to 63 of a-z"),
+            (with("https://", "http://"), "use https://HOST"),
+            (with("env:PATH", "hunter2"), "by reference"),
+            (with("api_key", "color"), "unknown field `color`"),
+            (with("api_key = \"env:PATH\"", ""), "name one way to sign in"),
+            (with("api_key", "token = \"env:PATH\"\napi_key"), "name one way to sign in"),
+            (with("servicenow", "jira"), "name one way to sign in"),
+            (with("api_key", "organizations = [\"fabrikam\"]\napi_key"), "organization fabrikam is not configured"),
+            (with("api_key", "poll_seconds = 0\napi_key"), "use 1 to 3600"),
+            (with("api_key", "query = \"active=true^ORDERBYnumber\"\napi_key"), "leave the order to rekey"),
+            (with("api_key", "states = { x = \"fine\" }\napi_key"), "unknown variant `fine`"),
+            (format!("{SYSTEM}{SYSTEM}{ORGANIZATION}"), "stands there twice"),
+        ];
+        for (text, expected) in cases {
+            let error = format!("{:#}", parse(&text).expect_err(&text));
+            assert!(error.contains(expected), "{text}\n{error}");
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn each_key_is_explained() {
+        let keys = ["ca_file", "organizations", "move_changes", "implement_state", "review_state", "closed_state", "failed_state"];
+        let more = ["hold_field", "states", "fields", "query", "poll_seconds", "fresh_seconds", "unanswered_minutes", "api_key", "token"];
+        for key in keys.into_iter().chain(more) {
+            assert!(KEYS.contains(&format!("  {key} =")), "{key}");
+        }
+    }
+}

@@ -126,15 +126,15 @@ impl TicketTarget {
         let mark = format!("rekey message {}", message.id);
         match deed {
             Deed::Correlate => self.correlate(key, renewal, &message.text).await?,
-            Deed::AttachPlan => self.attach_plan(key, renewal).await?,
+            Deed::AttachPlan => Box::pin(self.attach_plan(key, renewal)).await?,
             // The state comes first: whoever reads the note finds it so.
             Deed::Begin if self.system.moves => self.move_to(key, &self.system.states.implement).await?,
-            Deed::Close(_) => self.attach_evidence(key, renewal).await?,
+            Deed::Close(_) => Box::pin(self.attach_evidence(key, renewal)).await?,
             Deed::Begin | Deed::Note => {}
         }
-        self.note(key, &note(&message.text, &mark), &mark).await?;
+        Box::pin(self.note(key, &note(&message.text, &mark), &mark)).await?;
         match deed {
-            Deed::Close(code) if self.system.moves => self.close(key, renewal, code, &message.text).await,
+            Deed::Close(code) if self.system.moves => Box::pin(self.close(key, renewal, code, &message.text)).await,
             _ => Ok(()),
         }
     }

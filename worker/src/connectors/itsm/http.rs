@@ -114,7 +114,7 @@ impl Http {
     pub(super) async fn ask(&self, call: &Call<'_>) -> Result<Reply> {
         let mut tried = 0;
         loop {
-            let error = match self.once(call).await {
+            let error = match Box::pin(self.once(call)).await {
                 Ok(reply) => return Ok(reply),
                 Err(error) => error,
             };
@@ -142,10 +142,10 @@ impl Http {
     pub(super) async fn once(&self, call: &Call<'_>) -> Result<Reply> {
         // The semaphore is never closed.
         let _room = self.room.acquire().await;
-        let (reply, token) = self.send(call).await?;
+        let (reply, token) = Box::pin(self.send(call)).await?;
         let Some(token) = token.filter(|_| reply.status == StatusCode::UNAUTHORIZED) else { return reply.checked() };
         self.forget(&token).await;
-        self.send(call).await?.0.checked()
+        Box::pin(self.send(call)).await?.0.checked()
     }
 
     async fn send(&self, call: &Call<'_>) -> Result<(Reply, Option<SecretString>)> {
