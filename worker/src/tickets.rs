@@ -112,7 +112,10 @@ impl Tickets {
     /// These systems.
     #[must_use]
     pub fn new(systems: Vec<Arc<TicketSystem>>) -> Self {
-        Self { systems: systems.into_iter().map(|system| (system.id.clone(), system)).collect(), read: Mutex::default() }
+        Self {
+            systems: systems.into_iter().map(|system| (system.id.clone(), system)).collect(),
+            read: Mutex::default(),
+        }
     }
 
     /// The system of a renewal's ticket, if it is configured and for its organization.
@@ -259,7 +262,11 @@ fn tell(system: &TicketSystem, intake: &Intake, taken: &Taken) {
             info!(system = system.id, ticket = intake.ticket.number, renewal = %renewal.id, "Raised a renewal from a change that no hook has told of");
         }
         Taken::Unusable(faults) => {
-            warn!(system = system.id, ticket = intake.ticket.number, "No renewal can be raised from the change: {faults:?}");
+            warn!(
+                system = system.id,
+                ticket = intake.ticket.number,
+                "No renewal can be raised from the change: {faults:?}"
+            );
         }
         Taken::Busy { holder } => {
             info!(system = system.id, ticket = intake.ticket.number, %holder, "The change waits: its organization has a live renewal");

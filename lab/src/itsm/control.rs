@@ -96,11 +96,7 @@ fn act(world: &mut World, system: TicketSystem, body: &[u8]) -> anyhow::Result<V
     Ok(told)
 }
 
-fn in_servicenow(
-    tickets: &mut super::Tickets,
-    act: &Act,
-    now: chrono::DateTime<chrono::Utc>,
-) -> anyhow::Result<Value> {
+fn in_servicenow(tickets: &mut super::Tickets, act: &Act, now: chrono::DateTime<chrono::Utc>) -> anyhow::Result<Value> {
     let servicenow = &mut tickets.servicenow;
     let by = act.by.as_deref().unwrap_or("alice");
     let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);

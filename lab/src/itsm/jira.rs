@@ -195,9 +195,10 @@ impl Jira {
                 let body = body(ask)?;
                 let id = &body["transition"]["id"];
                 let id = id.as_str().map_or_else(|| id.to_string(), str::to_owned);
-                let (_, _, from, to) = TRANSITIONS.into_iter().find(|(known, ..)| *known == id).ok_or_else(|| {
-                    bad("The transition is not known.")
-                })?;
+                let (_, _, from, to) = TRANSITIONS
+                    .into_iter()
+                    .find(|(known, ..)| *known == id)
+                    .ok_or_else(|| bad("The transition is not known."))?;
                 if !from.contains(&self.issues[at].status) {
                     return Err(bad("It seems that you have tried to perform an illegal workflow operation."));
                 }
@@ -208,7 +209,9 @@ impl Jira {
             }
             (&Method::GET, ["comment"]) => {
                 let comments = &self.issues[at].comments;
-                Ok(Reply::ok(json!({ "comments": comments, "total": comments.len(), "startAt": 0, "maxResults": 5000 })))
+                Ok(Reply::ok(
+                    json!({ "comments": comments, "total": comments.len(), "startAt": 0, "maxResults": 5000 }),
+                ))
             }
             (&Method::POST, ["comment"]) => {
                 let text = body(ask)?["body"].clone();
@@ -277,7 +280,8 @@ impl Jira {
     fn link(&mut self, ask: &Ask, at: usize) -> Answered {
         let mut link = body(ask)?;
         let issue = &mut self.issues[at];
-        let known = issue.links.iter().position(|known| known["globalId"] == link["globalId"] && known["globalId"].is_string());
+        let known =
+            issue.links.iter().position(|known| known["globalId"] == link["globalId"] && known["globalId"].is_string());
         let id = known.map_or_else(|| json!(issue.links.len() + 1), |known| issue.links[known]["id"].clone());
         link["id"] = id.clone();
         match known {
@@ -302,9 +306,9 @@ impl Jira {
         let from = given("nextPageToken").and_then(|token| token.parse().ok()).unwrap_or(0_usize).min(found.len());
         let most = given("maxResults").and_then(|most| most.parse().ok()).unwrap_or(50_usize);
         let to = (from + most).min(found.len());
-        let listed = asked["fields"].as_array().map(|names| {
-            names.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(",")
-        });
+        let listed = asked["fields"]
+            .as_array()
+            .map(|names| names.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(","));
         let fields = listed.or_else(|| ask.query("fields").map(str::to_owned)).unwrap_or_else(|| "id".to_owned());
         let shown: Vec<_> = found[from..to].iter().map(|issue| issue.shown(&ask.base, Some(&fields))).collect();
         let mut told = json!({ "issues": shown, "isLast": to == found.len() });
@@ -406,14 +410,16 @@ impl Issue {
     fn shown(&self, base: &str, fields: Option<&str>) -> Value {
         let id = STATUSES.iter().find(|(_, name)| *name == self.status).map_or("", |(id, _)| id);
         let done = matches!(self.status, "Completed" | "Failed" | "Canceled");
-        let category = if done { json!({ "id": 3, "key": "done" }) } else { json!({ "id": 4, "key": "indeterminate" }) };
+        let category =
+            if done { json!({ "id": 3, "key": "done" }) } else { json!({ "id": 4, "key": "indeterminate" }) };
         let mut all = self.fields.clone();
         all.insert("status".to_owned(), json!({ "id": id, "name": self.status, "statusCategory": category }));
         all.insert("created".to_owned(), json!(stamp(self.created)));
         all.insert("updated".to_owned(), json!(stamp(self.updated)));
         all.insert("attachment".to_owned(), json!(self.attachments));
         all.insert("comment".to_owned(), json!({ "comments": self.comments, "total": self.comments.len() }));
-        if let Some(names) = fields.filter(|names| !names.split(',').any(|name| matches!(name, "*all" | "*navigable"))) {
+        if let Some(names) = fields.filter(|names| !names.split(',').any(|name| matches!(name, "*all" | "*navigable")))
+        {
             all.retain(|known, _| names.split(',').any(|name| name.trim() == known));
         }
         let place = format!("{base}/rest/api/3/issue/{}", self.id);

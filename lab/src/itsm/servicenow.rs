@@ -118,9 +118,7 @@ impl ServiceNow {
                 ask.path.clone(),
             )),
         };
-        done.unwrap_or_else(|refusal| {
-            Reply::detailed(refusal.status, &refusal.message, refusal.detail.as_deref())
-        })
+        done.unwrap_or_else(|refusal| Reply::detailed(refusal.status, &refusal.message, refusal.detail.as_deref()))
     }
 
     fn lets_in(&self, ask: &Ask) -> bool {
@@ -150,8 +148,10 @@ impl ServiceNow {
     }
 
     fn table(&self, name: &str) -> Result<&Vec<Record>, Refusal> {
-        self.tables.get(name).ok_or_else(|| {
-            Refusal { status: StatusCode::BAD_REQUEST, message: format!("Invalid table {name}"), detail: None }
+        self.tables.get(name).ok_or_else(|| Refusal {
+            status: StatusCode::BAD_REQUEST,
+            message: format!("Invalid table {name}"),
+            detail: None,
         })
     }
 

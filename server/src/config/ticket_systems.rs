@@ -95,7 +95,10 @@ pub(super) fn all(
     let mut systems: Vec<Arc<TicketSystem>> = Vec::new();
     for file in files {
         let id = file.id.clone();
-        ensure!(systems.iter().all(|system| system.id != id), "ticket_system {id} stands there twice: give each its own id");
+        ensure!(
+            systems.iter().all(|system| system.id != id),
+            "ticket_system {id} stands there twice: give each its own id"
+        );
         if let Some(unknown) = file.organizations.iter().find(|id| !known.contains(id)) {
             bail!("ticket_system {id}: organization {unknown} is not configured");
         }
@@ -114,11 +117,7 @@ fn configured(file: FileTicketSystem, folder: &Path) -> anyhow::Result<TicketSys
     );
     ensure!((1..=3600).contains(&file.poll_seconds), "poll_seconds is {}: use 1 to 3600", file.poll_seconds);
     ensure!(file.fresh_seconds <= 300, "fresh_seconds is {}: use 0 to 300", file.fresh_seconds);
-    ensure!(
-        file.unanswered_minutes <= 24 * 60,
-        "unanswered_minutes is {}: use 0 to 1440",
-        file.unanswered_minutes
-    );
+    ensure!(file.unanswered_minutes <= 24 * 60, "unanswered_minutes is {}: use 0 to 1440", file.unanswered_minutes);
     let grammar = |query: &str| query.contains("ORDERBY") || query.to_ascii_lowercase().contains("order by");
     ensure!(!file.query.as_deref().is_some_and(grammar), "query: leave the order to rekey");
     let hold_field = file.hold_field.clone().unwrap_or_else(|| FLAGGED.to_owned());
@@ -194,7 +193,10 @@ fn credentials(file: &FileTicketSystem, folder: &Path) -> anyhow::Result<TicketC
         }
         (None, None, None, None, Some(key), None) if file.kind == Kind::ServiceNow => {
             let key = read("api_key", key)?;
-            ensure!(key.expose_secret().chars().all(|c| c.is_ascii_graphic()), "api_key holds characters that no header takes");
+            ensure!(
+                key.expose_secret().chars().all(|c| c.is_ascii_graphic()),
+                "api_key holds characters that no header takes"
+            );
             Ok(TicketCredentials::ApiKey(key))
         }
         (None, None, None, None, None, Some(token)) => Ok(TicketCredentials::Bearer(read("token", token)?)),
@@ -225,7 +227,10 @@ mod tests {
 
     #[test]
     fn a_system_is_read_with_what_is_usual() {
-        let config = parse(&with("api_key = \"env:PATH\"", "username = \"svc\"\npassword = \"env:PATH\"\nstates = { \"-2\" = \"ready\" }"));
+        let config = parse(&with(
+            "api_key = \"env:PATH\"",
+            "username = \"svc\"\npassword = \"env:PATH\"\nstates = { \"-2\" = \"ready\" }",
+        ));
         let system = &config.unwrap().ticket_systems[0];
         assert_eq!((system.id.as_str(), system.states.implement.as_str(), system.moves), ("acme", "-1", true));
         assert_eq!(system.source.ticket_system, "acme");
@@ -258,8 +263,26 @@ mod tests {
 
     #[test]
     fn each_key_is_explained() {
-        let keys = ["ca_file", "organizations", "move_changes", "implement_state", "review_state", "closed_state", "failed_state"];
-        let more = ["hold_field", "states", "fields", "query", "poll_seconds", "fresh_seconds", "unanswered_minutes", "api_key", "token"];
+        let keys = [
+            "ca_file",
+            "organizations",
+            "move_changes",
+            "implement_state",
+            "review_state",
+            "closed_state",
+            "failed_state",
+        ];
+        let more = [
+            "hold_field",
+            "states",
+            "fields",
+            "query",
+            "poll_seconds",
+            "fresh_seconds",
+            "unanswered_minutes",
+            "api_key",
+            "token",
+        ];
         for key in keys.into_iter().chain(more) {
             assert!(KEYS.contains(&format!("  {key} =")), "{key}");
         }

@@ -104,7 +104,7 @@ enum Deed {
     Note,
 }
 
-/// What is told at all: one note for each phase, and whatever somebody said, not each wait.
+/// What is told at all: each phase, what it waits for, and whatever somebody said.
 fn deed(news: &News) -> Option<Deed> {
     match news {
         News::Requested => Some(Deed::Correlate),
@@ -112,7 +112,7 @@ fn deed(news: &News) -> Option<Deed> {
         News::PhaseBegan { phase: Phase::Preflight, .. } => None,
         News::PhaseBegan { phase: Phase::Generate, .. } => Some(Deed::Begin),
         // What the ticket says is known there.
-        News::TicketChanged { .. } | News::Waiting { .. } | News::Test => None,
+        News::TicketChanged { .. } | News::Test => None,
         news => Some(news.close_code().map_or(Deed::Note, Deed::Close)),
     }
 }
@@ -191,7 +191,8 @@ impl TicketTarget {
     async fn attach_plan(&self, key: &str, renewal: &Renewal) -> Result<(), Trouble> {
         let Some(digest) = &renewal.plan_digest else { return Ok(()) };
         let (id, wanted) = (renewal.id, digest.clone());
-        let text = self.read(move |db| Box::pin(async move { db.read(async |tx| tx.plan_text(id, &wanted).await).await }));
+        let text =
+            self.read(move |db| Box::pin(async move { db.read(async |tx| tx.plan_text(id, &wanted).await).await }));
         let text = text.await?;
         let Some(text) = text else { return Ok(()) };
         Ok(self.attach(key, &plan_name(digest), text.as_bytes()).await?)
@@ -202,7 +203,8 @@ impl TicketTarget {
             return Ok(());
         }
         let id = renewal.id;
-        let evidence = self.read(move |db| Box::pin(async move { db.read(async |tx| evidence(tx, id).await).await })).await?;
+        let evidence =
+            self.read(move |db| Box::pin(async move { db.read(async |tx| evidence(tx, id).await).await })).await?;
         let text = serde_json::to_vec_pretty(&evidence).unwrap_or_default();
         Ok(self.attach(key, &format!("rekey-evidence-{}.json", renewal.id), &text).await?)
     }
@@ -288,11 +290,8 @@ fn note(text: &Text, mark: &str) -> String {
     lines.extend(text.links.iter().map(|link| format!("{}: {}", link.label, link.url)));
     let room = LONGEST - mark.chars().count() - 3;
     let body = lines.join("\n");
-    let body: String = if body.chars().count() > room {
-        body.chars().take(room - 1).chain(['…']).collect()
-    } else {
-        body
-    };
+    let body: String =
+        if body.chars().count() > room { body.chars().take(room - 1).chain(['…']).collect() } else { body };
     format!("{body}\n[{mark}]")
 }
 

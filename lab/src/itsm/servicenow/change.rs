@@ -5,8 +5,9 @@ use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::{
-    Record, Refusal, ServiceNow, field, stamp,
+    Record, Refusal, ServiceNow, field,
     shown::state_label,
+    stamp,
     table::{fields, not_allowed},
 };
 use crate::itsm::{Ask, Reply};
@@ -54,8 +55,10 @@ impl ServiceNow {
             ("risk", "3".to_owned()),
             ("requested_by", requester),
         ];
-        let empty = ["on_hold_reason", "close_code", "close_notes", "correlation_id", "correlation_display", "start_date"];
-        let more = ["end_date", "work_start", "work_end", "short_description", "description", "cmdb_ci", "u_organization"];
+        let empty =
+            ["on_hold_reason", "close_code", "close_notes", "correlation_id", "correlation_display", "start_date"];
+        let more =
+            ["end_date", "work_start", "work_end", "short_description", "description", "cmdb_ci", "u_organization"];
         let empty = empty.into_iter().chain(more).chain(["u_reason", "work_notes", "comments"]);
         let mut record: Record = empty.map(|name| (name.to_owned(), String::new())).collect();
         record.extend(defaults.map(|(name, value)| (name.to_owned(), value)));
@@ -79,7 +82,9 @@ impl ServiceNow {
         let before = self.find(table, id).ok_or_else(Refusal::no_record)?.clone();
         let mut after = before.clone();
         let writable = |name: &str| !READ_ONLY.contains(&name) && !matches!(name, "work_notes" | "comments");
-        after.extend(fields.iter().filter(|(name, _)| writable(name)).map(|(name, value)| (name.clone(), value.clone())));
+        after.extend(
+            fields.iter().filter(|(name, _)| writable(name)).map(|(name, value)| (name.clone(), value.clone())),
+        );
         if aborts {
             return Ok(());
         }
@@ -178,7 +183,8 @@ impl ServiceNow {
         for user in users {
             let approver = self.user(user).unwrap_or_default();
             let stage = self.find("change_request", change).map_or("", |record| field(record, "state")).to_owned();
-            let row = [("sysapproval", change), ("approver", &approver), ("state", "requested"), ("wf_activity", &stage)];
+            let row =
+                [("sysapproval", change), ("approver", &approver), ("state", "requested"), ("wf_activity", &stage)];
             let row = row.into_iter().chain([("comments", "")]);
             let row = row.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
             self.add("sysapproval_approver", row, "system", now);
@@ -223,7 +229,8 @@ impl ServiceNow {
         let Some(record) = self.find_mut("change_request", change) else { return };
         let count = field(record, "sys_mod_count").parse::<u64>().unwrap_or(0) + 1;
         let written = [("state", state), ("approval", approval), ("sys_mod_count", &count.to_string())];
-        for (name, value) in written.into_iter().chain([("sys_updated_on", &*stamp(now)), ("sys_updated_by", "system")]) {
+        for (name, value) in written.into_iter().chain([("sys_updated_on", &*stamp(now)), ("sys_updated_by", "system")])
+        {
             record.insert(name.to_owned(), value.to_owned());
         }
         self.send(change);
@@ -266,8 +273,10 @@ impl ServiceNow {
             "event": format!("change.{}", state_label(field(record, "state")).to_lowercase()),
             "inputs": { "organization": text("u_organization"), "reason": text("u_reason"), "action": "rotate_auth_certificate" },
         });
-        let sent = ["sys_id", "number", "sys_mod_count", "sys_updated_on", "type", "chg_model", "state", "approval", "risk"];
-        let more = ["on_hold", "start_date", "end_date", "requested_by", "cmdb_ci", "correlation_id", "short_description"];
+        let sent =
+            ["sys_id", "number", "sys_mod_count", "sys_updated_on", "type", "chg_model", "state", "approval", "risk"];
+        let more =
+            ["on_hold", "start_date", "end_date", "requested_by", "cmdb_ci", "correlation_id", "short_description"];
         for name in sent.into_iter().chain(more) {
             told[name] = text(name);
         }
@@ -282,7 +291,8 @@ impl ServiceNow {
             let told = format!("Record not found, sys_id: {id}");
             Refusal::new(StatusCode::NOT_FOUND, told, "Failed API level ACL Validation or record does not exist")
         };
-        let id = self.find("change_request", id).map(|record| field(record, "sys_id").to_owned()).ok_or_else(missing)?;
+        let id =
+            self.find("change_request", id).map(|record| field(record, "sys_id").to_owned()).ok_or_else(missing)?;
         match (&ask.method, &rest[1..]) {
             (&Method::GET, []) => {}
             (&Method::PATCH, []) => {

@@ -20,8 +20,22 @@ struct Condition {
 
 /// The longer ones first: `!=` is no `=`.
 const OPERATORS: [&str; 16] = [
-    "ISNOTEMPTY", "STARTSWITH", "ENDSWITH", "CONTAINS", "NOT LIKE", "ISEMPTY", "NOT IN", "LIKE", "!=", ">=", "<=", "IN", "=", ">",
-    "<", "ANYTHING",
+    "ISNOTEMPTY",
+    "STARTSWITH",
+    "ENDSWITH",
+    "CONTAINS",
+    "NOT LIKE",
+    "ISEMPTY",
+    "NOT IN",
+    "LIKE",
+    "!=",
+    ">=",
+    "<=",
+    "IN",
+    "=",
+    ">",
+    "<",
+    "ANYTHING",
 ];
 
 impl Query {

@@ -57,8 +57,7 @@ impl ServiceNow {
         }
         let query = Query::parse(&text);
         let records = self.table(table)?.iter();
-        let mut found: Vec<_> =
-            records.filter(|record| query.takes(&|name| self.value(table, record, name))).collect();
+        let mut found: Vec<_> = records.filter(|record| query.takes(&|name| self.value(table, record, name))).collect();
         query.sort(&mut found);
         Ok(found)
     }
@@ -93,9 +92,10 @@ impl ServiceNow {
 
     fn attach(&mut self, ask: &Ask) -> Result<Reply, Refusal> {
         let given = |name: &str| {
-            ask.query(name).filter(|value| !value.is_empty()).map(str::to_owned).ok_or_else(|| {
-                Refusal::new(StatusCode::BAD_REQUEST, format!("Missing parameter {name}"), "")
-            })
+            ask.query(name)
+                .filter(|value| !value.is_empty())
+                .map(str::to_owned)
+                .ok_or_else(|| Refusal::new(StatusCode::BAD_REQUEST, format!("Missing parameter {name}"), ""))
         };
         let (name, table, record) = (given("file_name")?, given("table_name")?, given("table_sys_id")?);
         self.find(&table, &record).ok_or_else(Refusal::no_record)?;
@@ -130,7 +130,11 @@ fn page<'a, 'b>(ask: &Ask, found: &'b [&'a Record]) -> &'b [&'a Record] {
 pub(super) fn fields(ask: &Ask) -> Result<Record, Refusal> {
     match ask.json() {
         Some(Value::Object(fields)) => Ok(fields.into_iter().map(|(name, value)| (name, text(value))).collect()),
-        _ => Err(Refusal::new(StatusCode::BAD_REQUEST, "Exception while reading request", "The payload is not valid JSON")),
+        _ => Err(Refusal::new(
+            StatusCode::BAD_REQUEST,
+            "Exception while reading request",
+            "The payload is not valid JSON",
+        )),
     }
 }
 

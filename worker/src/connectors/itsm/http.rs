@@ -233,7 +233,11 @@ impl std::fmt::Debug for Http {
 
 fn sensitive(key: &SecretString) -> Result<reqwest::header::HeaderValue> {
     let mut value = reqwest::header::HeaderValue::from_str(key.expose_secret()).map_err(|_| {
-        TicketError::refused("ticket_api_key_unusable", "The API key holds characters that no header takes", "Check api_key")
+        TicketError::refused(
+            "ticket_api_key_unusable",
+            "The API key holds characters that no header takes",
+            "Check api_key",
+        )
     })?;
     value.set_sensitive(true);
     Ok(value)
@@ -297,7 +301,9 @@ impl Reply {
                 format!("{host} answers {status}"),
                 by_itself,
             )),
-            status if status.is_server_error() => again("ticket_system_unavailable", format!("{host} answers {status}")),
+            status if status.is_server_error() => {
+                again("ticket_system_unavailable", format!("{host} answers {status}"))
+            }
             status if status.is_redirection() => Err(TicketError::refused(
                 "ticket_redirect",
                 format!("{host} sends elsewhere ({status}), where rekey does not follow"),

@@ -258,8 +258,7 @@ impl ServiceNow {
         }
         let path = ["api", "now", "attachment", "file"];
         let query = [("file_name", name), ("table_name", "change_request"), ("table_sys_id", valid_id(sys_id)?)];
-        let call =
-            Call { method: Method::POST, path: &path, query: &query, body: Body::Raw(content_type, content) };
+        let call = Call { method: Method::POST, path: &path, query: &query, body: Body::Raw(content_type, content) };
         self.http.once(&call).await.map(drop)
     }
 }
