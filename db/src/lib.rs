@@ -20,6 +20,7 @@ mod page;
 mod plans;
 mod raising;
 mod renewals;
+mod reviews;
 mod run;
 mod sealed_keys;
 mod settling;

@@ -4,10 +4,13 @@
 
 pub mod announcing;
 pub mod audit;
+pub mod calendar;
 pub mod cloud;
 mod deciding;
 pub mod delivery;
+pub mod feasibility;
 pub mod gate;
+pub mod hold;
 pub mod hybrid;
 pub mod ids;
 pub mod intake;
@@ -21,6 +24,7 @@ pub mod redelivery;
 pub mod renewal;
 pub mod request;
 pub mod retry;
+pub mod review;
 mod skipping;
 pub mod snapshot;
 pub mod step;
@@ -31,7 +35,7 @@ pub mod trouble;
 
 pub use cloud::{CloudSettings, Tenant};
 pub use delivery::{Delivery, DeliveryVerdict};
-pub use gate::{Decision, Gate, Verdict};
+pub use gate::{Decision, Gate, GateRule, Verdict};
 pub use hybrid::HybridObjects;
 pub use ids::{DeliveryId, Digest, OrganizationId, RenewalId, StepId};
 pub use organization::{Organization, Policy};
