@@ -36,6 +36,12 @@ impl DeliveryVerdict {
 
 /// Something that a source has sent, as it is stored and as it is shown.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize, ToSchema, sqlx::FromRow)]
+#[schema(example = json!({
+    "id": "019361b2-8b1d-7c44-b0f2-5d3c1a9e7f60", "source": "acme", "delivery_id": "msg_2KWPBgLlAfxdpx2AI54pPJ85f4W",
+    "received_at": "2026-11-23T10:00:00Z", "sender": "signature", "retry": null, "verdict": "accepted", "status": 202, "problem": null, "detail": null,
+    "size": 1840, "ticket_number": "CHG0030022", "ticket_key": "0f4ac6c4b750230096c3e4f6ee11a9fe", "mod_count": 7,
+    "renewal_id": "019361b2-7f3a-7c61-9a55-0c7be3b0f4d1", "repeats": null
+}))]
 pub struct Delivery {
     /// UUIDv7.
     pub id: DeliveryId,

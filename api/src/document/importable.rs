@@ -163,7 +163,7 @@ fn joined(members: &Map<String, Value>, variants: &[Value], all: bool, whole: &V
     if let Some(required) = required.filter(|required| !required.is_empty()) {
         schema["required"] = json!(required);
     }
-    for example in members.get("examples").and_then(|all| all.get(0)).or_else(|| members.get("example")) {
+    if let Some(example) = members.get("examples").and_then(|all| all.get(0)).or_else(|| members.get("example")) {
         schema["example"] = example.clone();
     }
     described(schema)

@@ -257,6 +257,10 @@ fn waits_for(reason: &Wait) -> String {
             format!("waits for the effective date, {}. It goes on by itself.", time(*until))
         }
         Wait::Attention { trouble, .. } | Wait::Retry { trouble, .. } => format!("waits: {trouble}"),
+        Wait::Window { until: Some(until) } => format!("waits for its window, which opens {}.", time(*until)),
+        Wait::Window { until: None } => "waits for a window, and none opens any more.".to_owned(),
+        Wait::TicketOnHold { detail } => format!("waits: the ticket is on hold ({detail})."),
+        Wait::TicketNotReady { detail } => format!("waits: the ticket is not ready ({detail})."),
     }
 }
 
