@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use lab::{Lab, Options};
+use lab::{Lab, Options, journal::EffectKind};
 use reqwest::StatusCode;
 use serde_json::{Value as Json, json};
 
@@ -256,4 +256,29 @@ async fn an_issue_of_jira_is_told_of_each_phase_and_completed() {
         told["jira"][0]["attachments"].as_array().unwrap().iter().map(|file| &file["filename"]).collect();
     assert_eq!(files.len(), 2, "{files:?}");
     assert_eq!(told["jira"][0]["links"][0]["globalId"], format!("rekey={id}"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_stops_while_its_change_is_on_hold_and_goes_on_after_it() {
+    let place = Place::start().await;
+    place.hook("servicenow").await;
+    let change = place.control("/tickets/servicenow", new_change()).await;
+    let number = change["number"].as_str().unwrap();
+    let id = place.renewal_of(number).await;
+    approve_there(&place, &change).await;
+    for gate in ["execute", "publish"] {
+        let open = place.until_state(&id, gate, |state| state["gate"] == gate).await;
+        if gate == "publish" {
+            place.change("hold", &change).await;
+            until("it is on hold", async || place.renewal(&id).await["ticket_standing"]["word"] == "on_hold").await;
+        }
+        place.approver.approve(&place.rekey, &id, &open).await;
+    }
+    place.until_state(&id, "it waits for the ticket", |state| state["reason"]["waiting_for"] == "ticket_on_hold").await;
+    assert!(!place.lab.report().counts.contains_key(&EffectKind::Publish), "nothing is published while it is held");
+    place.change("resume", &change).await;
+    let open = place.until_state(&id, "clear_previous", |state| state["gate"] == "clear_previous").await;
+    place.approver.approve(&place.rekey, &id, &open).await;
+    place.until_state(&id, "it succeeds", |state| state["status"] == "succeeded").await;
+    place.until_tickets("it is closed", |tickets| change_of(tickets, number)["state"] == "3").await;
 }

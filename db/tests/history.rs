@@ -91,9 +91,15 @@ async fn lists(db: &Db, live: &Renewal) {
         }
         tx.audit_of(live.id, 3, 50).await?;
         tx.latest_snapshot(&contoso()).await?;
+        tx.live_renewals_of_system("acme").await?;
         db::Result::Ok(())
     });
     listing.await.unwrap();
+    let polling = db.write(async |tx| {
+        tx.take_ticket_poll("acme", now() + TimeDelta::minutes(1), now()).await?;
+        tx.ticket_polled("acme", now()).await
+    });
+    polling.await.unwrap();
 }
 
 /// A change record that a source has sent.

@@ -134,10 +134,10 @@ impl Tickets {
     /// Hands what has changed to the hooks.
     fn announce(&mut self, now: DateTime<Utc>) {
         for told in self.servicenow.changes() {
-            self.hooks.tell(TicketSystem::Servicenow, &told, now);
+            self.hooks.tell(TicketSystem::Servicenow, &told);
         }
         for told in self.jira.changes(now) {
-            self.hooks.tell(TicketSystem::Jira, &told, now);
+            self.hooks.tell(TicketSystem::Jira, &told);
         }
     }
 }

@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use aws_lc_rs::hmac;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
-use chrono::{DateTime, Utc};
+use chrono::Utc;
 use http_body_util::{BodyExt as _, Full};
 use hyper::{
     Request, Uri,
@@ -76,7 +76,7 @@ impl Hooks {
         self.targets.push(hook);
     }
 
-    pub(super) fn tell(&mut self, system: TicketSystem, body: &Value, _: DateTime<Utc>) {
+    pub(super) fn tell(&mut self, system: TicketSystem, body: &Value) {
         for hook in self.targets.iter().filter(|hook| hook.system == system) {
             if self.lose > 0 {
                 self.lose -= 1;

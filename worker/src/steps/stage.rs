@@ -94,7 +94,11 @@ pub(super) fn in_window(plan: &Plan, at: DateTime<Utc>) -> Result<DateTime<Utc>>
     }
     plan.calendar.opens_at(at).ok_or_else(|| {
         let message = format!("No window opens after {}", at.to_rfc3339());
-        StepError::Attention(Trouble::new("window_closed", message, "Cancel, correct the policy's windows, and raise a new renewal"))
+        StepError::Attention(Trouble::new(
+            "window_closed",
+            message,
+            "Cancel, correct the policy's windows, and raise a new renewal",
+        ))
     })
 }
 
