@@ -169,6 +169,7 @@ async fn a_change_of_servicenow_is_told_of_each_phase_and_closed_with_its_eviden
     assert_eq!(change_of(&told, number)["correlation_id"], id.as_str());
     assert!(files_of(&told, &change["sys_id"]).iter().any(|name| name.starts_with("rekey-plan-")), "{told:#}");
     approve_there(&place, &change).await;
+    until("the ticket is ready", async || place.renewal(&id).await["ticket_standing"]["word"] == "ready").await;
     place.approver.approve_all(&place.rekey, &id).await;
     let told = place.until_tickets("it is closed", |tickets| change_of(tickets, number)["state"] == "3").await;
     assert_eq!(change_of(&told, number)["close_code"], "successful", "{:#}", change_of(&told, number));
