@@ -26,6 +26,12 @@ pub(crate) struct Reasoned {
     reason: Why,
 }
 
+impl Reasoned {
+    pub(crate) fn why(&self) -> &str {
+        self.reason.as_str()
+    }
+}
+
 /// Why an operator does this, if there is something to say.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -34,6 +40,13 @@ pub(crate) struct Remark {
     /// A remark for the audit.
     #[serde(default)]
     reason: Option<Why>,
+}
+
+impl Remark {
+    /// The remark; empty without one.
+    pub(crate) fn why(&self) -> &str {
+        self.reason.as_ref().map(Why::as_str).unwrap_or_default()
+    }
 }
 
 /// What an operator gives up, and why.

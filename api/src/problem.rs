@@ -7,7 +7,7 @@ use actix_web::{
     http::{StatusCode, header},
 };
 use chrono::{DateTime, Utc};
-use domain::{RenewalId, Trouble, audit::AuditEntry};
+use domain::{Delivery, DeliveryVerdict, RenewalId, Trouble, audit::AuditEntry};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -139,6 +139,43 @@ impl Problem {
     pub(crate) fn unauthenticated(detail: impl Into<String>) -> Self {
         let action = "Mint a token with `rekey token` and send it as `Authorization: Bearer <token>`";
         Self::new(StatusCode::UNAUTHORIZED, "unauthenticated", "A valid token is needed", detail, action)
+    }
+
+    /// 401: a delivery is not signed as its source wants it.
+    pub(crate) fn bad_signature(detail: impl Into<String>) -> Self {
+        let action = "Sign the bytes of the body with the secret of the source, as docs/integrations/ shows it";
+        Self::new(StatusCode::UNAUTHORIZED, "bad_signature", "A valid signature is needed", detail, action)
+    }
+
+    /// 401: a signed delivery is so old that it may be a copy that somebody kept.
+    pub(crate) fn replay_too_old(detail: impl Into<String>) -> Self {
+        let action = "Sign it again with the time of now; check the clock of the sender, or raise `tolerance_seconds`";
+        Self::new(StatusCode::UNAUTHORIZED, "replay_too_old", "The message is too old", detail, action)
+    }
+
+    /// 401: the clock of the sender of a signed delivery is ahead.
+    pub(crate) fn timestamp_ahead(detail: impl Into<String>) -> Self {
+        let action = "Check the clock of the sender and that of this service";
+        Self::new(StatusCode::UNAUTHORIZED, "timestamp_ahead", "The message is from the future", detail, action)
+    }
+
+    /// 409: of a delivery not enough is kept.
+    pub(crate) fn not_replayable(delivery: &Delivery) -> Self {
+        let detail = match delivery.repeats {
+            Some(first) if delivery.verdict == DeliveryVerdict::Duplicate => {
+                format!("It is a copy of delivery {first}, which holds the body.")
+            }
+            _ => "Its body is not kept whole.".to_owned(),
+        };
+        let action = "Replay the delivery that it is a copy of, or let the sender send it again";
+        Self::new(StatusCode::CONFLICT, "not_replayable", "This delivery cannot be replayed", detail, action)
+    }
+
+    /// 409: the source of a delivery is not configured any more.
+    pub(crate) fn source_gone(source: &str) -> Self {
+        let detail = format!("The source `{source}` is not configured any more.");
+        let action = "Configure it again, or raise the renewal with POST /v1/renewals";
+        Self::new(StatusCode::CONFLICT, "source_gone", "Nobody can read this delivery", detail, action)
     }
 
     /// 403: the caller lacks a role.
@@ -332,6 +369,11 @@ impl Problem {
             _ => (StatusCode::CONFLICT, "Not possible as things stand"),
         };
         Self::new(status, trouble.code, title, trouble.message, trouble.action)
+    }
+
+    /// What happened this time.
+    pub(crate) fn detail(&self) -> &str {
+        &self.told.detail
     }
 
     /// The body, with what only the frame around the handler knows.

@@ -8,6 +8,7 @@ mod deciding;
 mod document;
 mod events;
 mod frame;
+mod hooks;
 mod hybrid;
 mod organizations;
 mod raising;

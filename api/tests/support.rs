@@ -148,6 +148,7 @@ impl Service {
         let url = format!("http://{}", listener.local_addr().unwrap());
         let organizations = vec![contoso.clone(), organization("fabrikam")];
         let state = State::new(db.clone(), organizations, Tokens::new(&SECRET), Timeline::real());
+        let state = state.with_sources(crate::hooks::sources());
         let shutdown = CancellationToken::new();
         let serving = tokio::spawn(api::serve(listener, state, shutdown.clone()));
         let client = Client::builder().no_proxy().build().unwrap();

@@ -524,11 +524,14 @@ impl Tx {
 
 /// Applies an event to a renewal that is locked. Returns what is to be recorded of it.
 pub(crate) fn happen(renewal: &mut Renewal, event: Event, actor: &str, now: DateTime<Utc>) -> Result<NewAudit> {
-    let from = renewal.state.status();
+    let (from, phase) = (renewal.state.status(), renewal.state.phase());
     let escalated = event == Event::Escalated;
     renewal.state = renewal.state.clone().apply(event, now)?;
     renewal.updated_at = now;
-    let detail = json!({ "from": from, "state": renewal.state });
+    let mut detail = json!({ "from": from, "state": renewal.state });
+    if let Some(phase) = phase {
+        detail["from_phase"] = json!(phase);
+    }
     let action = if escalated { "gate.escalated" } else { state_action(&renewal.state) };
     Ok(NewAudit::new(actor, action, detail))
 }

@@ -313,6 +313,7 @@ impl Tx {
 
     /// Ends every lease at once. Only for a process that knows to be the only one: after a crash its own leases are nobody's.
     pub async fn end_all_leases(&mut self, now: DateTime<Utc>) -> Result<u64> {
+        self.let_lanes_go(now).await?;
         Ok(on!(self, |db| sqlx::query(
             "UPDATE step SET due_at = $1 WHERE status IN ('ready', 'running') AND status = 'running' AND due_at > $1"
         )

@@ -11,5 +11,6 @@ mod raising;
 mod records;
 mod runs;
 mod support;
+mod ticket_polls;
 mod upgrading;
 mod waking;

@@ -2,20 +2,25 @@
 //!
 //! Nothing here does I/O, reads a clock or is asynchronous: functions take `now` and data and return data.
 
+pub mod announcing;
 pub mod audit;
 pub mod calendar;
 pub mod cloud;
 mod deciding;
+pub mod delivery;
 pub mod feasibility;
 pub mod gate;
 pub mod hold;
 pub mod hybrid;
 pub mod ids;
+pub mod intake;
 pub mod organization;
+pub mod outbox;
 pub mod place;
 pub mod plan;
 pub mod planning;
 pub mod progress;
+pub mod redelivery;
 pub mod renewal;
 pub mod request;
 pub mod retry;
@@ -29,9 +34,10 @@ pub mod timeline;
 pub mod trouble;
 
 pub use cloud::{CloudSettings, Tenant};
+pub use delivery::{Delivery, DeliveryVerdict};
 pub use gate::{Decision, Gate, GateRule, Verdict};
 pub use hybrid::HybridObjects;
-pub use ids::{Digest, OrganizationId, RenewalId, StepId};
+pub use ids::{DeliveryId, Digest, OrganizationId, RenewalId, StepId};
 pub use organization::{Organization, Policy};
 pub use place::Place;
 pub use plan::Plan;

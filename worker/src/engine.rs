@@ -39,12 +39,17 @@ const DRAIN: Duration = Duration::from_secs(20);
 /// All of them share one thread: steps wait for the network, and what computes goes elsewhere. Async closures that borrow cannot be proven to be `Send`
 /// yet (rust-lang/rust#110338), so they must not move between threads.
 pub async fn run(worker: Arc<Worker>, concurrency: usize, stop: CancellationToken) {
+    on_one_thread(move || run_crew(worker, concurrency, stop)).await;
+}
+
+/// Runs what need not be able to move between threads on a thread of its own. Dropped, it leaves it where it is.
+pub(crate) async fn on_one_thread<F: Future<Output = ()>>(make: impl FnOnce() -> F + Send + 'static) {
     let runtime = Handle::current();
     let dropped = CancellationToken::new();
     let until_dropped = dropped.clone();
     let _guard = dropped.drop_guard();
     let thread = task::spawn_blocking(move || {
-        let working = run_crew(worker, concurrency, stop);
+        let working = make();
         let working = async {
             tokio::select! {
                 // Whoever was killed does nothing more.
@@ -275,7 +280,7 @@ async fn roll_back(worker: &Worker, claimed: &ClaimedStep, trouble: &Trouble) ->
 }
 
 /// 0 to 1, by chance.
-fn spread() -> f64 {
+pub(crate) fn spread() -> f64 {
     let mut byte = [0];
     // Without chance all pauses are whole ones.
     if aws_lc_rs::rand::fill(&mut byte).is_err() {
