@@ -348,7 +348,7 @@ impl Rules {
     #[must_use]
     pub fn gate(&self, gate: Gate) -> (u32, GateRule) {
         let usual = self.policy.gates.get(&gate).cloned().unwrap_or_default();
-        let rule = self.overrides.gates.get(&gate).map_or(usual.clone(), |own| own.over(&usual));
+        let rule = self.overrides.gates.get(&gate).map_or_else(|| usual.clone(), |own| own.over(&usual));
         let quorum = rule.quorum.unwrap_or_else(|| self.policy.quorum(gate));
         (quorum, GateRule { quorum: None, ..rule })
     }
