@@ -112,6 +112,7 @@ pub struct Policy {
 /// Rules that take the place of others, for one kind of change.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schema(example = json!({"ticket": "required", "gates": {"execute": {"quorum": 0}}}))]
 pub struct Overrides {
     /// What gates ask for. What is not said stays.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
