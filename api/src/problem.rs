@@ -74,10 +74,16 @@ pub(crate) struct ProblemDetails<'a> {
     holder: Option<String>,
     /// Who was faster, where two could not both win.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(inline)]
     won_by: Option<&'a Winner>,
-    /// When a renewal can be done.
-    #[serde(flatten, skip_serializing_if = "Option::is_none")]
-    slots: Option<&'a Slots>,
+    /// The first time at which the renewal may start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "2026-11-28T20:00:00Z")]
+    first_feasible_slot: Option<DateTime<Utc>>,
+    /// The last time at which it may start and be over before the old certificate expires.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "2027-01-03T20:00:00Z")]
+    latest_safe_start: Option<DateTime<Utc>>,
 }
 
 /// Who was faster.
@@ -93,14 +99,9 @@ pub(crate) struct Winner {
 }
 
 /// When a renewal can be done.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-#[schema(example = json!({"first_feasible_slot": "2026-11-28T20:00:00Z", "latest_safe_start": "2027-01-03T20:00:00Z"}))]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Slots {
-    /// The first time at which it may start.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) first_feasible_slot: Option<DateTime<Utc>>,
-    /// The last time at which it may start and be over before the old certificate expires.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) latest_safe_start: Option<DateTime<Utc>>,
 }
 
@@ -403,7 +404,8 @@ impl Problem {
             errors: &told.errors,
             holder,
             won_by: told.won_by.as_ref(),
-            slots: told.slots.as_ref(),
+            first_feasible_slot: told.slots.and_then(|slots| slots.first_feasible_slot),
+            latest_safe_start: told.slots.and_then(|slots| slots.latest_safe_start),
         };
         response.body(serde_json::to_string(&details).expect("strings and numbers are JSON"))
     }

@@ -112,6 +112,7 @@ pub struct Policy {
 /// Rules that take the place of others, for one kind of change.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schema(example = json!({"ticket": "required", "gates": {"execute": {"quorum": 0}}}))]
 pub struct Overrides {
     /// What gates ask for. What is not said stays.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -348,7 +349,7 @@ impl Rules {
     #[must_use]
     pub fn gate(&self, gate: Gate) -> (u32, GateRule) {
         let usual = self.policy.gates.get(&gate).cloned().unwrap_or_default();
-        let rule = self.overrides.gates.get(&gate).map_or(usual.clone(), |own| own.over(&usual));
+        let rule = self.overrides.gates.get(&gate).map_or_else(|| usual.clone(), |own| own.over(&usual));
         let quorum = rule.quorum.unwrap_or_else(|| self.policy.quorum(gate));
         (quorum, GateRule { quorum: None, ..rule })
     }

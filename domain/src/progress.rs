@@ -482,7 +482,7 @@ impl From<Event> for Advance {
 /// How long a gate waits for decisions, and what happens then.
 fn timeout(plan: &Plan, gate: Gate) -> Option<(TimeDelta, OnTimeout)> {
     let (rule, first) = (plan.rule(gate), gate == Gate::Execute);
-    let hours = rule.timeout_hours.or(first.then_some(plan.approval_hours))?;
+    let hours = rule.timeout_hours.or_else(|| first.then_some(plan.approval_hours))?;
     let usual = if first { OnTimeout::Expire } else { OnTimeout::Wait };
     Some((TimeDelta::hours(i64::from(hours)), rule.on_timeout.unwrap_or(usual)))
 }

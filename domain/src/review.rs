@@ -9,6 +9,11 @@ use crate::{Gate, RenewalId};
 
 /// A broken gate that an auditor has to look at.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize, ToSchema, sqlx::FromRow)]
+#[schema(example = json!({
+    "id": "019361b2-7f3a-7c61-9a55-0c7be3b0f4d2", "renewal_id": "019361b2-7f3a-7c61-9a55-0c7be3b0f4d1",
+    "decision_id": "019361b2-7f3a-7c61-9a55-0c7be3b0f4d3", "gate": "execute", "broken_by": "eve@contoso.example",
+    "reason": "The key was published; nobody of the approvers can be reached", "broken_at": "2026-11-23T10:00:00Z"
+}))]
 pub struct Review {
     /// UUIDv7.
     pub id: Uuid,

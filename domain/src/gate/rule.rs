@@ -15,6 +15,7 @@ use crate::Digest;
 pub struct GateRule {
     /// How many people must approve. In a policy: instead of `execute_quorum` and its like.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = 2)]
     pub quorum: Option<u32>,
     /// Groups each of which must approve, too. An approval counts for one of them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -24,9 +25,11 @@ pub struct GateRule {
     pub exclude: Vec<Excluded>,
     /// Hours for which an approval counts, until what the gate allows has been done; without it for ever.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = 72)]
     pub lifetime_hours: Option<u32>,
     /// Hours that the gate waits before it times out. `execute`: `approval_hours` if not said.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = 336)]
     pub timeout_hours: Option<u32>,
     /// What happens then. `execute` expires if not said, the others wait.
     #[serde(skip_serializing_if = "Option::is_none")]
