@@ -73,7 +73,11 @@ async fn the_playbook_raises_a_renewal_approves_as_somebody_else_waits_and_print
     command.args(["-e", "rekey_organization=contoso", "-e", "rekey_change=CHG0030022", "-e", "rekey_poll_seconds=1"]);
     command.args(["-e", &format!("rekey_evidence={}", evidence.display())]);
     command.env("REKEY_REQUESTER_TOKEN", alice.token()).env("REKEY_APPROVER_TOKEN", bob.token());
-    command.env("ANSIBLE_HOME", scene.folder.path().join("ansible")).env("ANSIBLE_NOCOLOR", "1").env("LC_ALL", "C.UTF-8");
+    command.env("ANSIBLE_REMOTE_TEMP", scene.folder.path().join("remote"));
+    command
+        .env("ANSIBLE_HOME", scene.folder.path().join("ansible"))
+        .env("ANSIBLE_NOCOLOR", "1")
+        .env("LC_ALL", "C.UTF-8");
     let output = scene.run(&mut command).await;
     let said = text(&output);
     assert!(output.status.success(), "{said}");
