@@ -67,7 +67,7 @@ async fn the_playbook_raises_a_renewal_approves_as_somebody_else_waits_and_print
     let scene = Scene::start().await;
     let [alice, bob] = people(&scene.config, [("alice", "requester"), ("bob", "approver")]).await;
     let evidence = scene.folder.path().join("evidence.json");
-    let mut command = Command::new(peers::python("").get_program().to_owned());
+    let mut command = Command::new(peers::python("").get_program());
     command.args(["-m", "ansible", "playbook"]).arg(kit("ansible/renew.yml"));
     command.args(["-e", &format!("rekey_url={}", scene.rekey.url())]);
     command.args(["-e", "rekey_organization=contoso", "-e", "rekey_change=CHG0030022", "-e", "rekey_poll_seconds=1"]);
