@@ -67,12 +67,13 @@ async fn the_playbook_raises_a_renewal_approves_as_somebody_else_waits_and_print
     let scene = Scene::start().await;
     let [alice, bob] = people(&scene.config, [("alice", "requester"), ("bob", "approver")]).await;
     let evidence = scene.folder.path().join("evidence.json");
-    let mut command = Command::new(peers::python("").get_program().to_owned());
+    let mut command = Command::new(peers::python("").get_program());
     command.args(["-m", "ansible", "playbook"]).arg(kit("ansible/renew.yml"));
     command.args(["-e", &format!("rekey_url={}", scene.rekey.url())]);
     command.args(["-e", "rekey_organization=contoso", "-e", "rekey_change=CHG0030022", "-e", "rekey_poll_seconds=1"]);
     command.args(["-e", &format!("rekey_evidence={}", evidence.display())]);
     command.env("REKEY_REQUESTER_TOKEN", alice.token()).env("REKEY_APPROVER_TOKEN", bob.token());
+    command.env("ANSIBLE_REMOTE_TEMP", scene.folder.path().join("remote"));
     command
         .env("ANSIBLE_HOME", scene.folder.path().join("ansible"))
         .env("ANSIBLE_NOCOLOR", "1")

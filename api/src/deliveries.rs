@@ -74,6 +74,14 @@ pub(crate) async fn list_deliveries(
 
 /// A delivery, with what came and what was answered.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({
+    "id": "019361b2-8b1d-7c44-b0f2-5d3c1a9e7f60", "source": "acme", "delivery_id": null, "received_at": "2026-11-23T10:00:00Z", "sender": "signature",
+    "retry": null, "verdict": "ignored", "status": 202, "problem": "change_on_hold",
+    "detail": "The change is on hold: it raises a renewal when it is sent again after that.", "size": 92, "ticket_number": "CHG0030022",
+    "ticket_key": "0f4ac6c4b750230096c3e4f6ee11a9fe", "mod_count": 7, "renewal_id": null, "repeats": null,
+    "body": "{\"sys_id\": \"0f4ac6c4b750230096c3e4f6ee11a9fe\", \"number\": \"CHG0030022\", \"on_hold\": \"true\"}",
+    "answer": {"delivery": "019361b2-8b1d-7c44-b0f2-5d3c1a9e7f60", "verdict": "ignored", "ticket": "CHG0030022", "problem": "change_on_hold"}
+}))]
 pub(crate) struct DeliveryWithContent {
     #[serde(flatten)]
     delivery: Delivery,

@@ -306,7 +306,7 @@ fn understood(state: &State, source: &Source, arrival: &Arrival) -> Result<(Inta
         serde_json::from_slice(&arrival.body).map_err(|error| Problem::malformed_json(format!("{error}.")))?;
     let organizations: Vec<_> = state.organizations.keys().collect();
     let intake = source.reading.read(&value, &organizations, state.now()).map_err(|faults| unusable(&faults))?;
-    let event = value.get("specversion").and(value.get("id")).and_then(Value::as_str);
+    let event = value.get("specversion").and_then(|_| value.get("id")).and_then(Value::as_str);
     Ok((intake, event.map(|id| id.chars().take(255).collect())))
 }
 

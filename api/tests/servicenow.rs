@@ -22,6 +22,8 @@ async fn a_change_record_becomes_a_renewal_with_its_ticket() {
         json!({
             "organization": "contoso",
             "reason": "expiring",
+            "change_type": "normal",
+            "risk": "low",
             "not_before": "2026-12-01T20:00:00Z",
             "note": "Renew the Exchange Auth certificate of Contoso before 2027-01-07",
             "ticket": {

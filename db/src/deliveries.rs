@@ -102,9 +102,9 @@ impl Db {
         answer: impl Fn(&Taken) -> DeliveryAnswer,
     ) -> Result<Delivered> {
         let delivering = async |tx: &mut Tx| tx.deliver(arrival, intake, requester, &answer).await;
-        match self.write(delivering).await {
+        match Box::pin(self.write(delivering)).await {
             // Race: on PostgreSQL somebody else has raised a renewal of the organization. A second look finds it.
-            Err(error) if error.is_unique_violation() => self.write(delivering).await,
+            Err(error) if error.is_unique_violation() => Box::pin(self.write(delivering)).await,
             result => result,
         }
     }

@@ -169,8 +169,12 @@ fn joined(members: &Map<String, Value>, variants: &[Value], all: bool, whole: &V
     described(schema)
 }
 
-/// The words that a property may have in any of the variants.
+/// What a property may be in any of the variants: all their words; anything, where it is of different types.
 fn merge(into: &mut Value, other: &Value) {
+    if ["$ref", "type"].iter().any(|word| into.get(*word) != other.get(*word)) {
+        *into = json!({ "description": "Depends on the other members" });
+        return;
+    }
     let Some(words) = into.get_mut("enum").and_then(Value::as_array_mut) else { return };
     for word in other["enum"].as_array().into_iter().flatten() {
         if !words.contains(word) {
