@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use crate::{
     history::{heard::heard, plans::Explainer},
-    support::{WORKER, claim, contoso, decision, distributing, minutes, now, plan, raised, renewal, snapshot},
+    support::{WORKER, api_key, claim, contoso, decision, distributing, minutes, now, plan, raised, renewal, snapshot},
 };
 
 /// How many renewals are over, of each that is a model of it.
@@ -79,6 +79,7 @@ async fn lists(db: &Db, live: &Renewal) {
                 }
             }
             tx.audit_page(page).await?;
+            tx.api_keys(page).await?;
         }
         tx.audit_of(live.id, 3, 50).await?;
         tx.latest_snapshot(&contoso()).await?;
@@ -105,6 +106,11 @@ async fn work(db: &Db, live: &Renewal) {
         tx.snapshot_of(live.id, Purpose::Before).await?;
         tx.cancel(live.id, None, "oscar", "no longer needed", minutes(2)).await?;
         tx.create_renewal(&renewal("tailspin"), minutes(3)).await?;
+        let key = api_key();
+        tx.insert_api_key(&key).await?;
+        tx.api_key(key.id).await?;
+        tx.note_use_of_api_key(key.id, minutes(3)).await?;
+        tx.revoke_api_key(key.id, "root", minutes(3)).await?;
         tx.end_all_leases(minutes(4)).await
     };
     db.write(working).await.unwrap();

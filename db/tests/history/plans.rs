@@ -8,7 +8,8 @@ use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, Row as _
 use crate::support::Database;
 
 /// What grows with every renewal and is kept.
-const HISTORY: [&str; 8] = ["renewal", "plan", "decision", "step", "snapshot", "audit", "audit_stream", "idempotency"];
+const HISTORY: [&str; 9] =
+    ["renewal", "plan", "decision", "step", "snapshot", "audit", "audit_stream", "idempotency", "api_key"];
 
 /// What is kept of a renewal, and its columns in a copy.
 const COPIED: [(&str, &str, &str); 5] = [
