@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use crate::{
     Problem, State,
-    caller::{May, Raise},
+    caller::{Caller, May, Raise},
     idempotency::CallerKey,
     input::{Body, read_value},
     problem::FieldError,
@@ -101,9 +101,9 @@ pub(crate) async fn create_renewal_from_servicenow(
 ) -> Result<HttpResponse, Problem> {
     let change: ServiceNowChange = read_value(unwrapped(record))?;
     let sys_id = change.sys_id()?;
-    let request = change.request(&state)?;
+    let request = change.request(&state, caller.caller())?;
     let key = CallerKey::of_record("servicenow", &sys_id).answering(&Digest::of(sys_id.as_bytes()));
-    raise(&state, caller.subject(), request, Some(key)).await
+    raise(&state, caller.caller(), request, Some(key)).await
 }
 
 /// The record itself, out of `result` (Table API) or `records` (JSONv2), alone or as the only one of a list.
@@ -124,7 +124,7 @@ impl ServiceNowChange {
         Err(wrong("/sys_id", "a sys_id has 32 hexadecimal digits"))
     }
 
-    fn request(&self, state: &State) -> Result<Request, Problem> {
+    fn request(&self, state: &State, caller: &Caller) -> Result<Request, Problem> {
         let number = self.number.text().ok_or_else(|| wrong("/number", "the number of the change is empty"))?;
         if self.on_hold.text() == Some("true") {
             return Err(Problem::change_on_hold(number));
@@ -133,7 +133,7 @@ impl ServiceNowChange {
         let url = self.instance.text().map(|instance| record_url(instance, &sys_id)).transpose()?;
         let ticket = Ticket { system: "servicenow".to_owned(), number: number.to_owned(), sys_id: Some(sys_id), url };
         Ok(Request {
-            organization: self.organization(state)?,
+            organization: self.organization(state, caller)?,
             reason: self.reason()?,
             ticket: Some(ticket),
             not_before: self.start()?,
@@ -142,11 +142,11 @@ impl ServiceNowChange {
         })
     }
 
-    fn organization(&self, state: &State) -> Result<OrganizationId, Problem> {
+    fn organization(&self, state: &State, caller: &Caller) -> Result<OrganizationId, Problem> {
         if let Some(name) = self.inputs.organization.text().or_else(|| self.u_organization.text()) {
             return OrganizationId::parse(name).map_err(|error| wrong("/inputs/organization", &error.to_string()));
         }
-        let mut configured = state.organizations.keys();
+        let mut configured = state.organizations_of(caller).map(|organization| &organization.id);
         match (configured.next(), configured.next()) {
             (Some(only), None) => Ok(only.clone()),
             _ => Err(wrong("/inputs/organization", "more than one organization is configured: name one")),

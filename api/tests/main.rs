@@ -2,15 +2,21 @@
 
 #![expect(clippy::unwrap_used, reason = "clippy.toml allows it in tests; this is for their helpers")]
 
+mod api_keys;
 mod control;
+mod credentials;
 mod deciding;
 mod document;
 mod events;
 mod frame;
 mod hybrid;
+mod limits;
+mod oidc;
 mod organizations;
 mod raising;
+mod reach;
 mod reading;
+mod security;
 mod servicenow;
 mod support;
 mod tokens;

@@ -61,8 +61,8 @@ const COLUMNS: &str =
 const USE_IS_NOTED_EVERY: TimeDelta = TimeDelta::minutes(1);
 
 impl Tx {
-    /// Keeps a new key.
-    pub async fn insert_api_key(&mut self, key: &ApiKey) -> Result<()> {
+    /// Keeps a new key. The record tells of it at `at`, in the time that renewals live in; the key's own times are real.
+    pub async fn insert_api_key(&mut self, key: &ApiKey, at: DateTime<Utc>) -> Result<()> {
         on!(self, |db| {
             sqlx::query(
             "INSERT INTO api_key (id, name, secret_hash, grants, created_by, created_at, expires_at) VALUES ($1, $2, $3, $4, $5, $6, $7)"
@@ -79,7 +79,7 @@ impl Tx {
         .map(drop)
         })?;
         let detail = json!({ "id": key.id, "name": key.name, "grants": key.grants, "expires_at": key.expires_at });
-        self.audit_outside(None, NewAudit::new(&key.created_by, "api_key.created", detail), key.created_at).await
+        self.audit_outside(None, NewAudit::new(&key.created_by, "api_key.created", detail), at).await
     }
 
     /// The key of that id, also one that is revoked or has expired.
@@ -94,11 +94,10 @@ impl Tx {
         Ok(on!(self, |db| sqlx::query_as(sql).bind(page.end()).bind(page.limit).fetch_all(db).await)?)
     }
 
-    /// Ends a key. One that is revoked already stays as it is.
-    pub async fn revoke_api_key(&mut self, id: Uuid, by: &str, now: DateTime<Utc>) -> Result<()> {
-        let revoked: Option<String> =
-            on!(self, |db| {
-                sqlx::query_scalar(
+    /// Ends a key at `now`, which the record tells of at `at`. One that is revoked already stays as it is.
+    pub async fn revoke_api_key(&mut self, id: Uuid, by: &str, now: DateTime<Utc>, at: DateTime<Utc>) -> Result<()> {
+        let revoked: Option<String> = on!(self, |db| {
+            sqlx::query_scalar(
             "UPDATE api_key SET revoked_by = $2, revoked_at = $3 WHERE id = $1 AND revoked_at IS NULL RETURNING name"
         )
         .bind(id)
@@ -106,11 +105,11 @@ impl Tx {
         .bind(now)
         .fetch_optional(db)
         .await
-            })?;
+        })?;
         let Some(name) = revoked else {
             return self.api_key(id).await?.map(drop).ok_or(Error::NotFound("API key"));
         };
-        self.audit_outside(None, NewAudit::new(by, "api_key.revoked", json!({ "id": id, "name": name })), now).await
+        self.audit_outside(None, NewAudit::new(by, "api_key.revoked", json!({ "id": id, "name": name })), at).await
     }
 
     /// Notes that a key was used.

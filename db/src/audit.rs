@@ -11,7 +11,7 @@ use sqlx::{QueryBuilder, types::Json};
 use uuid::Uuid;
 
 use crate::{
-    Page, Result, Tx,
+    Db, Page, Result, Tx,
     connection::{ROWS_AT_ONCE, is_usual, on},
 };
 
@@ -30,6 +30,31 @@ impl<'a> Unnumbered<'a> {
     fn of(renewal: &'a Renewal, new: NewAudit, at: DateTime<Utc>) -> Self {
         let organization = Some(&renewal.organization_id);
         Self { stream: renewal.id.0, renewal: Some(renewal.id), organization, new, at }
+    }
+}
+
+/// How often a record is tried again when the database asks for it.
+const RETRIES: u32 = 5;
+
+impl Db {
+    /// Records things that belong to no renewal, in this order, in a transaction of their own. A task of its own may do it: it borrows nothing that its
+    /// future could not carry to another thread.
+    pub async fn record_outside(&self, new: &[NewAudit], now: DateTime<Utc>) -> Result<()> {
+        for _ in 0..RETRIES {
+            match self.try_to_record(new, now).await {
+                Err(error) if error.is_retryable() => {}
+                result => return result,
+            }
+        }
+        self.try_to_record(new, now).await
+    }
+
+    async fn try_to_record(&self, new: &[NewAudit], now: DateTime<Utc>) -> Result<()> {
+        let mut tx = self.begin_writing().await?;
+        for new in new {
+            tx.audit_outside(None, new.clone(), now).await?;
+        }
+        self.commit(tx).await
     }
 }
 

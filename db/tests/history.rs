@@ -107,10 +107,10 @@ async fn work(db: &Db, live: &Renewal) {
         tx.cancel(live.id, None, "oscar", "no longer needed", minutes(2)).await?;
         tx.create_renewal(&renewal("tailspin"), minutes(3)).await?;
         let key = api_key();
-        tx.insert_api_key(&key).await?;
+        tx.insert_api_key(&key, now()).await?;
         tx.api_key(key.id).await?;
         tx.note_use_of_api_key(key.id, minutes(3)).await?;
-        tx.revoke_api_key(key.id, "root", minutes(3)).await?;
+        tx.revoke_api_key(key.id, "root", minutes(3), minutes(3)).await?;
         tx.end_all_leases(minutes(4)).await
     };
     db.write(working).await.unwrap();
