@@ -154,7 +154,10 @@ fn in_words_of_json(message: &str) -> String {
     };
     let known = FOUND.iter().find_map(|(serde, json)| found.strip_prefix(serde).map(|rest| format!("{json}{rest}")));
     let found = known.unwrap_or_else(|| found.to_owned());
-    expected.map_or(found.clone(), |expected| format!("{found}, expected {expected}"))
+    match expected {
+        Some(expected) => format!("{found}, expected {expected}"),
+        None => found,
+    }
 }
 
 /// What serde expected, in words of JSON.
