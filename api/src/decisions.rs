@@ -74,6 +74,9 @@ pub(crate) async fn create_decision(
         decided_by: caller.subject().to_owned(),
         reason: new.reason.into(),
         decided_at: state.now(),
+        decided_groups: caller.groups().to_vec(),
+        break_glass: false,
+        voided_by: None,
     };
     let at = decision.decided_at;
     let renewal = state.db.write(async |tx| tx.decide(&decision, expected.0, at).await).await?;

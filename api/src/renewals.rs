@@ -93,18 +93,7 @@ fn check(state: &State, caller: &Caller, request: &Request) -> Result<(), Proble
 }
 
 fn requested(state: &State, requested_by: &str, request: Request) -> Renewal {
-    let now = state.now();
-    Renewal {
-        id: RenewalId(Uuid::now_v7()),
-        organization_id: request.organization.clone(),
-        requested_by: requested_by.to_owned(),
-        request,
-        state: domain::State::Requested,
-        plan_digest: None,
-        version: 1,
-        created_at: now,
-        updated_at: now,
-    }
+    Renewal::requested(RenewalId(Uuid::now_v7()), requested_by, request, state.now())
 }
 
 fn accepted(id: RenewalId, status: StatusCode) -> actix_web::HttpResponseBuilder {

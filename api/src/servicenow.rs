@@ -135,6 +135,8 @@ impl ServiceNowChange {
         Ok(Request {
             organization: self.organization(state, caller)?,
             reason: self.reason()?,
+            change_type: None,
+            risk: None,
             ticket: Some(ticket),
             not_before: self.start()?,
             allow_absent: Vec::new(),

@@ -24,6 +24,7 @@ mod settling;
 mod skipping;
 mod snapshots;
 mod steps;
+mod tickets;
 mod watch;
 
 pub use api_keys::{ApiKey, Grants};

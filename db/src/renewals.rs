@@ -11,7 +11,8 @@ use crate::{
     connection::{On, is_usual, list, on},
 };
 
-const COLUMNS: &str = "id, organization_id, requested_by, request, state, plan_digest, version, created_at, updated_at";
+pub(crate) const COLUMNS: &str = "id, organization_id, requested_by, request, state, plan_digest, ticket_standing, involved, at_risk, open_reviews, version,
+    created_at, updated_at";
 
 impl Tx {
     /// Adds renewals; a unique violation says that another one of an organization is live.

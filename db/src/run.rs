@@ -340,6 +340,18 @@ impl Tx {
         now: DateTime<Utc>,
     ) -> Result<Renewal> {
         let renewal = self.lock_expected(id, expected_version).await?;
+        self.cancel_locked(renewal, by, reason, now).await
+    }
+
+    /// As [`Tx::cancel`], for a renewal that is locked already.
+    pub(crate) async fn cancel_locked(
+        &mut self,
+        renewal: Renewal,
+        by: &str,
+        reason: &str,
+        now: DateTime<Utc>,
+    ) -> Result<Renewal> {
+        let id = renewal.id;
         require_live(&renewal, "cancel")?;
         let steps = self.steps(id).await?;
         let path = progress::cancel_path(&steps).map_err(Error::Refused)?;

@@ -67,6 +67,15 @@ impl Run<'_> {
         })
     }
 
+    /// The approvals of the current plan that nobody has taken back, each as it was given.
+    #[must_use]
+    pub fn standing_approvals(&self) -> Vec<Decision> {
+        let Some(digest) = &self.renewal.plan_digest else { return Vec::new() };
+        let gates = Gate::ALL.into_iter();
+        let approvals = gates.flat_map(|gate| gate.last_words(digest, self.decisions));
+        approvals.filter(|decision| decision.verb == Verb::Approve).cloned().collect()
+    }
+
     fn has_spoken(&self, decision: &Decision) -> bool {
         let same = |d: &&Decision| {
             d.gate == decision.gate && d.plan_digest == decision.plan_digest && d.decided_by == decision.decided_by

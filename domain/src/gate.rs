@@ -92,6 +92,17 @@ pub struct Decision {
     pub reason: String,
     /// When.
     pub decided_at: DateTime<Utc>,
+    /// The groups that they belonged to then.
+    #[sqlx(json)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(example = json!(["exchange-admins"]))]
+    pub decided_groups: Vec<String>,
+    /// They pass the gate alone, in an emergency; somebody else reviews it later.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub break_glass: bool,
+    /// Who took the decision back in the person's stead: a ticket system whose approvals were voided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub voided_by: Option<String>,
 }
 
 /// Where a gate stands.
@@ -138,7 +149,12 @@ impl Gate {
         self.last_words(digest, decisions).filter(yes).map(|d| d.decided_by.clone()).collect()
     }
 
-    fn last_words<'d>(self, digest: &Digest, decisions: &'d [Decision]) -> impl Iterator<Item = &'d Decision> {
+    /// Each person's last word on this gate of a plan.
+    pub(crate) fn last_words<'d>(
+        self,
+        digest: &Digest,
+        decisions: &'d [Decision],
+    ) -> impl Iterator<Item = &'d Decision> {
         let mut last = BTreeMap::new();
         for decision in decisions.iter().filter(|d| d.gate == self && d.plan_digest == *digest) {
             last.insert(decision.decided_by.as_str(), decision);
@@ -161,6 +177,9 @@ mod tests {
             decided_by: who.to_owned(),
             reason: "because".to_owned(),
             decided_at: DateTime::UNIX_EPOCH,
+            decided_groups: Vec::new(),
+            break_glass: false,
+            voided_by: None,
         }
     }
 

@@ -235,23 +235,15 @@ impl World {
         let mut request = Request {
             organization: contoso(),
             reason: Reason::Expiring,
+            change_type: None,
+            risk: None,
             ticket: None,
             not_before: None,
             allow_absent: Vec::new(),
             note: None,
         };
         change(&mut request);
-        let renewal = Renewal {
-            id: RenewalId(Uuid::now_v7()),
-            organization_id: contoso(),
-            requested_by: "alice".to_owned(),
-            request,
-            state: State::Requested,
-            plan_digest: None,
-            version: 1,
-            created_at: now,
-            updated_at: now,
-        };
+        let renewal = Renewal::requested(RenewalId(Uuid::now_v7()), "alice", request, now);
         self.db.write(async |tx| tx.create_renewal(&renewal, now).await).await.unwrap();
         renewal.id
     }
@@ -272,6 +264,9 @@ impl World {
             decided_by: "bob".to_owned(),
             reason: "read".to_owned(),
             decided_at: self.now(),
+            decided_groups: Vec::new(),
+            break_glass: false,
+            voided_by: None,
         };
         self.db.write(async |tx| tx.decide(&decision, None, self.now()).await).await.unwrap();
     }

@@ -22,15 +22,9 @@ impl Scene {
     fn at(state: State) -> Self {
         let plan = planning::plan(&organization(), &request(), &snapshot(), now()).unwrap();
         let renewal = Renewal {
-            id: RenewalId(Uuid::nil()),
-            organization_id: OrganizationId::parse("contoso").unwrap(),
-            requested_by: "alice".to_owned(),
-            request: request(),
             state,
             plan_digest: Some(plan.digest()),
-            version: 1,
-            created_at: now(),
-            updated_at: now(),
+            ..Renewal::requested(RenewalId(Uuid::nil()), "alice", request(), now())
         };
         Self {
             renewal,
@@ -61,6 +55,9 @@ impl Scene {
             decided_by: who.to_owned(),
             reason: "read".to_owned(),
             decided_at: Utc::now(),
+            decided_groups: Vec::new(),
+            break_glass: false,
+            voided_by: None,
         }
     }
 

@@ -38,15 +38,9 @@ impl Play {
     fn of(plan: Plan) -> Self {
         let digest = plan.digest();
         let renewal = Renewal {
-            id: RenewalId(Uuid::nil()),
-            organization_id: OrganizationId::parse("contoso").unwrap(),
-            requested_by: "alice".to_owned(),
-            request: request(),
             state: State::AwaitingApproval { gate: Gate::Execute, digest: digest.clone(), since: now() },
             plan_digest: Some(digest),
-            version: 1,
-            created_at: now(),
-            updated_at: now(),
+            ..Renewal::requested(RenewalId(Uuid::nil()), "alice", request(), now())
         };
         let steps = plan.steps.iter().map(|p| step(p.ordinal, p.phase, p.kind, &p.target, &p.site)).collect();
         Self { renewal, plan, steps, decisions: Vec::new(), now: now(), log: Vec::new() }
@@ -78,6 +72,9 @@ impl Play {
             decided_by: "bob".to_owned(),
             reason: "read".to_owned(),
             decided_at: self.now,
+            decided_groups: Vec::new(),
+            break_glass: false,
+            voided_by: None,
         });
         self.settle();
     }

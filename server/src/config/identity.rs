@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     num::NonZeroU32,
     path::{Path, PathBuf},
     time::Duration,
@@ -62,7 +63,7 @@ struct FileBasic {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct FileProxy {
-    addresses: Vec<IpNet>,
+    addresses: Vec<String>,
     certificate_header: Option<String>,
     verify_header: Option<String>,
     #[serde(default)]
@@ -200,7 +201,7 @@ impl Build<'_> {
             Ok((file.subject, CertifiedUser { subject: file.user, grants }))
         });
         Ok(Proxy {
-            addresses: file.addresses,
+            addresses: file.addresses.iter().map(|text| network(text)).collect::<anyhow::Result<_>>()?,
             certificate_header,
             verify_header: header(file.verify_header, "verify_header")?,
             certificates: certificates.collect::<anyhow::Result<_>>()?,
@@ -223,6 +224,12 @@ impl Build<'_> {
         ensure!(self.configured.contains(organization), "organizations names {organization}, which is not configured");
         Ok(())
     }
+}
+
+/// `10.1.0.0/16`, or a single address.
+fn network(text: &str) -> anyhow::Result<IpNet> {
+    let single = || text.parse::<IpAddr>().ok().map(IpNet::from);
+    text.parse().ok().or_else(single).with_context(|| format!("addresses holds `{text}`: use ADDRESS or ADDRESS/BITS"))
 }
 
 /// What stands in records as a person's name is none of rekey's own.
@@ -291,7 +298,7 @@ mod tests {
             (BASIC.replace("env:CARGO_MANIFEST_DIR", "env:CARGO_PKG_NAME"), "use 12 or more"),
             (BASIC.replace("mid-server", "worker:1"), "name of rekey's own"),
             (BASIC.replace("mid-server", "a:b"), "no colon"),
-            (PROXY.replace("10.0.0.0/8", "10.0.0.0/99"), "invalid"),
+            (PROXY.replace("10.0.0.0/8", "10.0.0.0/99"), "use ADDRESS or ADDRESS/BITS"),
             (PROXY.replace("certificate_header = \"X-SSL-Client-S-DN\"", ""), "no certificate_header"),
             (PROXY.replace("X-SSL-Client-Verify", "no header"), "not a header"),
             ("[limits]\nburst = 0".to_owned(), "nonzero"),

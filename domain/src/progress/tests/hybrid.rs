@@ -235,6 +235,9 @@ impl Play {
             decided_by: "bob".to_owned(),
             reason: "read".to_owned(),
             decided_at: self.now,
+            decided_groups: Vec::new(),
+            break_glass: false,
+            voided_by: None,
         };
         if self.run().accepts(&said).is_ok() {
             self.decide(gate, verb);
