@@ -32,6 +32,7 @@ async fn no_statement_reads_all_that_is_over_or_sorts_it() {
         for model in models(&database.db).await {
             explainer.copy(model, COPIES).await;
         }
+        many_keys(&database.db).await;
         let live = distributing(&database.db, "fabrikam", 20).await;
         explainer.analyze().await;
         let lists = heard(Box::pin(lists(&database.db, &live))).await;
@@ -66,6 +67,17 @@ async fn models(db: &Db) -> Vec<RenewalId> {
     };
     db.write(reject).await.unwrap();
     vec![cancelled.id, refused.id, rejected.id]
+}
+
+/// Keys of programs that come and go.
+async fn many_keys(db: &Db) {
+    let making = db.write(async |tx| {
+        for _ in 0..COPIES {
+            tx.insert_api_key(&api_key(), now()).await?;
+        }
+        db::Result::Ok(())
+    });
+    making.await.unwrap();
 }
 
 /// Everything that can be listed, with every set of filters.
