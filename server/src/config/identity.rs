@@ -296,7 +296,7 @@ mod tests {
             (OIDC.replace("\"operator\"", "\"root\""), "unknown variant `root`"),
             (BASIC.replace("env:CARGO_MANIFEST_DIR", "hunter2"), "by reference"),
             (BASIC.replace("env:CARGO_MANIFEST_DIR", "env:CARGO_PKG_NAME"), "use 12 or more"),
-            (BASIC.replace("mid-server", "worker:1"), "name of rekey's own"),
+            (BASIC.replace("mid-server", "anonymous"), "name of rekey's own"),
             (BASIC.replace("mid-server", "a:b"), "no colon"),
             (PROXY.replace("10.0.0.0/8", "10.0.0.0/99"), "use ADDRESS or ADDRESS/BITS"),
             (PROXY.replace("certificate_header = \"X-SSL-Client-S-DN\"", ""), "no certificate_header"),
