@@ -107,6 +107,16 @@ impl Caller {
         format!("{}:{}", self.credential.as_str(), self.subject)
     }
 
+    /// Whether they hold one of these roles, or are an administrator.
+    pub(crate) fn require(&self, roles: &[Role]) -> Result<(), Problem> {
+        self.clone().holding_any(roles).map(drop)
+    }
+
+    /// Whether they hold just this role.
+    pub(crate) fn holds(&self, role: Role) -> bool {
+        self.grants.roles.contains(&role)
+    }
+
     /// Themselves, if one of these roles is theirs.
     pub(crate) fn holding_any(self, roles: &[Role]) -> Result<Self, Problem> {
         let held = &self.grants.roles;
@@ -227,7 +237,7 @@ impl Permission for Control {
 #[derive(Debug)]
 pub(crate) enum Decide {}
 impl Permission for Decide {
-    const ROLES: &'static [Role] = &[Role::Approver];
+    const ROLES: &'static [Role] = &[Role::Approver, Role::BreakGlass];
 }
 
 /// To raise renewals.
@@ -235,6 +245,13 @@ impl Permission for Decide {
 pub(crate) enum Raise {}
 impl Permission for Raise {
     const ROLES: &'static [Role] = &[Role::Requester];
+}
+
+/// To have a plan made anew.
+#[derive(Debug)]
+pub(crate) enum Replan {}
+impl Permission for Replan {
+    const ROLES: &'static [Role] = &[Role::Requester, Role::Operator];
 }
 
 /// To read renewals and organizations: everybody with a role.

@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 
 use crate::{
     Problem, State,
-    caller::{Control, May},
+    caller::{Control, May, Replan},
     input::{Body, IfMatch, IfMatchHeader, OptionalBody, Why},
     renewals::shown,
 };
@@ -88,6 +88,27 @@ pub(crate) async fn pause_renewal(
 ) -> Result<HttpResponse, Problem> {
     let (by, why, now) = (caller.subject(), body.reason.as_str(), state.now());
     let renewal = state.db.write(async |tx| tx.pause(*id, expected.0, by, why, now).await).await?;
+    Ok(shown(&renewal))
+}
+
+/// Make the plan of a renewal anew, before it begins.
+///
+/// The preflight looks at everything again. An identical plan keeps its digest and its approvals; a changed one needs new ones.
+#[utoipa::path(tag = "control", request_body = Reasoned, params(("id" = RenewalId, Path), IfMatchHeader), responses(
+    (status = 200, body = Renewal, headers(("ETag" = String, description = "Its version"))),
+    (status = 409, description = "It has begun (`already_begun`), is being planned, or is over"),
+    (status = 412, description = "The renewal has changed since the version in `If-Match`")
+))]
+#[post("/v1/renewals/{id}/replan")]
+pub(crate) async fn replan_renewal(
+    caller: May<Replan>,
+    state: Data<State>,
+    id: Path<RenewalId>,
+    expected: IfMatch,
+    Body(body): Body<Reasoned>,
+) -> Result<HttpResponse, Problem> {
+    let (by, why, now) = (caller.subject(), body.reason.as_str(), state.now());
+    let renewal = state.db.write(async |tx| tx.replan(*id, expected.0, by, why, now).await).await?;
     Ok(shown(&renewal))
 }
 

@@ -237,7 +237,7 @@ fn certificate() -> Certificate {
 
 fn renewal(request: &Request, plan: &Plan) -> Renewal {
     Renewal {
-        state: State::AwaitingApproval { gate: Gate::Execute, digest: plan.digest(), since: at(0) },
+        state: State::awaiting(Gate::Execute, plan.digest(), at(0)),
         plan_digest: Some(plan.digest()),
         version: 4,
         ..Renewal::requested(RenewalId(id(1)), "alice@contoso.example", request.clone(), at(0))

@@ -31,6 +31,7 @@ mod plans;
 mod problem;
 mod refusals;
 mod renewals;
+mod reviews;
 mod runbook;
 mod servicenow;
 mod state;
@@ -73,6 +74,8 @@ fn routes(config: &mut ServiceConfig<'_>) {
         .service(steps::list_steps)
         .service(decisions::list_decisions)
         .service(decisions::create_decision)
+        .service(reviews::list_reviews)
+        .service(reviews::review_broken_gate)
         .service(audit::list_renewal_audit)
         .service(events::follow_renewal)
         .service(evidence::show_evidence)
@@ -80,6 +83,7 @@ fn routes(config: &mut ServiceConfig<'_>) {
         .service(control::pause_renewal)
         .service(control::resume_renewal)
         .service(control::retry_renewal)
+        .service(control::replan_renewal)
         .service(control::skip_steps)
         .service(control::roll_back_renewal)
         .service(organizations::list_organizations)

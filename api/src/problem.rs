@@ -10,7 +10,8 @@ use actix_web::{
     },
     web::Data,
 };
-use domain::{OrganizationId, RenewalId, Trouble};
+use chrono::{DateTime, Utc};
+use domain::{OrganizationId, RenewalId, Trouble, audit::AuditEntry};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -35,6 +36,8 @@ struct Told {
     errors: Vec<FieldError>,
     holder: Option<RenewalId>,
     headers: Vec<(HeaderName, String)>,
+    won_by: Option<Winner>,
+    slots: Option<Slots>,
 }
 
 /// A problem as it is sent (RFC 9457).
@@ -78,6 +81,36 @@ pub(crate) struct ProblemDetails<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "/v1/renewals/019361b2-7f3a-7c61-9a55-0c7be3b0f4d1")]
     holder: Option<String>,
+    /// Who was faster, where two could not both win.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    won_by: Option<&'a Winner>,
+    /// When a renewal can be done.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    slots: Option<&'a Slots>,
+}
+
+/// Who was faster.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(example = json!({"actor": "carol@contoso.example", "action": "decision.rejected", "at": "2026-11-23T10:00:00Z"}))]
+pub(crate) struct Winner {
+    /// Who, or which process: a timer is one of its worker.
+    actor: String,
+    /// What, as in the audit.
+    action: String,
+    /// When.
+    at: DateTime<Utc>,
+}
+
+/// When a renewal can be done.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(example = json!({"first_feasible_slot": "2026-11-28T20:00:00Z", "latest_safe_start": "2027-01-03T20:00:00Z"}))]
+pub(crate) struct Slots {
+    /// The first time at which it may start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) first_feasible_slot: Option<DateTime<Utc>>,
+    /// The last time at which it may start and be over before the old certificate expires.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) latest_safe_start: Option<DateTime<Utc>>,
 }
 
 /// A member of the body that is wrong.
@@ -106,6 +139,8 @@ impl Problem {
             errors: Vec::new(),
             holder: None,
             headers: Vec::new(),
+            won_by: None,
+            slots: None,
         };
         Self { slug: slug.into(), status, concealed: false, told: Box::new(told) }
     }
@@ -344,9 +379,27 @@ impl Problem {
         problem
     }
 
+    /// 422: the start time is too late for the old certificate.
+    pub(crate) fn not_feasible(trouble: Trouble, slots: Slots) -> Self {
+        let mut problem = Self::refused(trouble);
+        problem.told.slots = Some(slots);
+        problem
+    }
+
+    /// 409: somebody was faster.
+    fn overtaken(trouble: Trouble, by: AuditEntry) -> Self {
+        let mut problem = Self::refused(trouble);
+        problem.told.won_by = Some(Winner { actor: by.actor, action: by.action, at: by.at });
+        problem
+    }
+
     /// What the run itself says against it.
     fn refused(trouble: Trouble) -> Self {
         let (status, title) = match trouble.code.as_str() {
+            "excluded" => (StatusCode::FORBIDDEN, "You had a hand in this renewal"),
+            "own_review" => (StatusCode::FORBIDDEN, "You broke the glass yourself"),
+            "break_glass_off" => (StatusCode::FORBIDDEN, "The glass cannot be broken here"),
+            "not_feasible" | "reason_too_short" => (StatusCode::UNPROCESSABLE_ENTITY, "It cannot be done like this"),
             "self_approval" => (StatusCode::FORBIDDEN, "You asked for this renewal yourself"),
             "stale_digest" => (StatusCode::CONFLICT, "The plan has changed"),
             "gate_not_open" => (StatusCode::CONFLICT, "There is nothing to decide"),
@@ -390,6 +443,8 @@ impl Problem {
             action: &told.action,
             errors: &told.errors,
             holder,
+            won_by: told.won_by.as_ref(),
+            slots: told.slots.as_ref(),
         };
         response.body(serde_json::to_string(&details).expect("strings and numbers are JSON"))
     }
@@ -401,6 +456,7 @@ impl From<db::Error> for Problem {
             db::Error::OrganizationBusy { holder } => Self::organization_busy(holder),
             db::Error::Stale { version } => Self::stale(version),
             db::Error::NotFound(what) => Self::not_found(format!("There is no such {what}.")),
+            db::Error::Overtaken { trouble, by } => Self::overtaken(trouble, *by),
             db::Error::Refused(trouble) | db::Error::GateClosed(trouble) => Self::refused(trouble),
             db::Error::Illegal(illegal) => Self::new(
                 StatusCode::CONFLICT,

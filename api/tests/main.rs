@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "clippy.toml allows it in tests; this is for their helpers")]
 
 mod api_keys;
+mod approvals;
 mod control;
 mod credentials;
 mod deciding;

@@ -7,7 +7,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use db::{Bounds, ClaimedStep, Db, StepEnd, Wanted};
 use domain::{
     Decision, Gate, Organization, OrganizationId, Outcome, Plan, Policy, Reason, Renewal, RenewalId, Request, Snapshot,
-    State, StepKind, Thumbprint,
+    StepKind, Thumbprint,
     gate::Verb,
     snapshot::{AuthConfig, Certificate, Key, Server, Store, Version},
     step::Publisher,

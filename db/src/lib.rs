@@ -18,6 +18,7 @@ mod page;
 mod plans;
 mod raising;
 mod renewals;
+mod reviews;
 mod run;
 mod sealed_keys;
 mod settling;

@@ -31,6 +31,37 @@ impl Tx {
         Ok(())
     }
 
+    /// Stores whether a renewal is at risk.
+    pub(crate) async fn store_risk(&mut self, renewal: &Renewal) -> Result<()> {
+        on!(self, |db| sqlx::query("UPDATE renewal SET at_risk = $2 WHERE id = $1")
+            .bind(renewal.id)
+            .bind(renewal.at_risk.as_ref().map(Json))
+            .execute(db)
+            .await
+            .map(drop))?;
+        Ok(())
+    }
+
+    /// Stores who had a hand in a renewal.
+    pub(crate) async fn store_involved(&mut self, renewal: &Renewal) -> Result<()> {
+        on!(self, |db| sqlx::query("UPDATE renewal SET involved = $2 WHERE id = $1")
+            .bind(renewal.id)
+            .bind(Json(&renewal.involved))
+            .execute(db)
+            .await
+            .map(drop))?;
+        Ok(())
+    }
+
+    /// Notes that somebody operates a renewal.
+    pub(crate) async fn operated(&mut self, renewal: &mut Renewal, by: &str) -> Result<()> {
+        if renewal.involved.operated_by.iter().any(|known| known == by) {
+            return Ok(());
+        }
+        renewal.involved.operated_by.push(by.to_owned());
+        self.store_involved(renewal).await
+    }
+
     /// The renewals that hold organizations.
     pub(crate) async fn live_renewals(
         &mut self,

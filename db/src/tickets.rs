@@ -1,9 +1,7 @@
 //! What ticket systems say of the tickets of renewals.
 
 use chrono::{DateTime, Utc};
-use domain::{
-    Decision, Phase, Renewal, RenewalId, State, TicketStanding, TicketWord, audit::NewAudit, gate::Verb, progress,
-};
+use domain::{Decision, Phase, Renewal, RenewalId, TicketStanding, TicketWord, audit::NewAudit, gate::Verb, progress};
 use serde_json::json;
 use sqlx::types::Json;
 use uuid::Uuid;
@@ -52,6 +50,38 @@ impl Tx {
         Ok(self.settle_loaded(run, by, now).await?.renewal)
     }
 
+    /// An operator goes on although the ticket was called off or closed, which a person decides after the publication.
+    pub(crate) async fn overrule_ticket(
+        &mut self,
+        renewal: &mut Renewal,
+        by: &str,
+        now: DateTime<Utc>,
+    ) -> Result<bool> {
+        let word = renewal.ticket_standing.as_ref().map(|standing| standing.word);
+        if !matches!(word, Some(TicketWord::Cancelled | TicketWord::Closed))
+            || renewal.involved.overruled == renewal.ticket_standing
+        {
+            return Ok(false);
+        }
+        renewal.involved.overruled.clone_from(&renewal.ticket_standing);
+        self.store_involved(renewal).await?;
+        let detail = json!({ "standing": renewal.ticket_standing });
+        self.audit(renewal, NewAudit::new(by, "ticket.overruled", detail), now).await?;
+        Ok(true)
+    }
+
+    /// Takes a run back whose ticket was called off while a publication was in the hands of a worker that has put it back since.
+    pub(crate) async fn obey_ticket(&mut self, run: &mut LoadedRun, by: &str, now: DateTime<Utc>) -> Result<()> {
+        let Some(standing) = run.renewal.ticket_standing.clone() else { return Ok(()) };
+        let overruled = run.renewal.involved.overruled.as_ref().is_some_and(|before| standing.says_as(before));
+        if standing.word == TicketWord::Cancelled && !overruled && run.renewal.state.is_live() && can_be_cancelled(run)
+        {
+            run.renewal = self.cancel_locked(run.renewal.clone(), by, &standing.detail, now).await?;
+            run.steps = self.steps(run.renewal.id).await?;
+        }
+        Ok(())
+    }
+
     async fn store_standing(&mut self, id: RenewalId, standing: &TicketStanding) -> Result<()> {
         on!(self, |db| sqlx::query("UPDATE renewal SET ticket_standing = $2 WHERE id = $1")
             .bind(id)
@@ -93,6 +123,6 @@ impl Tx {
 
 /// Whether a run still has a way back that nobody needs to be asked for.
 fn can_be_cancelled(run: &LoadedRun) -> bool {
-    let undoing = matches!(run.renewal.state, State::Running { phase: Phase::Undo });
+    let undoing = run.renewal.state.phase() == Some(Phase::Undo);
     !undoing && progress::cancel_path(&run.steps).is_ok()
 }

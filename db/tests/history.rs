@@ -14,7 +14,7 @@ mod support;
 
 use chrono::TimeDelta;
 use db::{Db, Page, Purpose, StepEnd};
-use domain::{Outcome, Phase, Renewal, RenewalId, Trouble, gate::Verb, progress};
+use domain::{Outcome, Phase, Renewal, RenewalId, TicketStanding, TicketWord, Trouble, gate::Verb, progress};
 use uuid::Uuid;
 
 use crate::{
@@ -113,6 +113,12 @@ async fn work(db: &Db, live: &Renewal) {
         tx.retry(live.id, None, "oscar", minutes(1)).await?;
         tx.pause(live.id, None, "oscar", "wait", minutes(1)).await?;
         tx.resume(live.id, None, "oscar", minutes(1)).await?;
+        for word in [TicketWord::OnHold, TicketWord::Ready] {
+            let standing = TicketStanding { word, detail: word.to_string(), read_at: now() };
+            tx.ticket_said(live.id, standing, "ticket:test", minutes(1)).await?;
+        }
+        tx.live_renewal_of_ticket("servicenow", "0f4ac6c4b750230096c3e4f6ee11a9fe").await?;
+        tx.reviews(live.id).await?;
         tx.progress(live.id).await?;
         tx.next_due(now()).await?;
         tx.snapshot_of(live.id, Purpose::Before).await?;

@@ -4,6 +4,7 @@
 
 mod api_keys;
 mod claims;
+mod continuous_gate;
 mod disturbed;
 mod finishing;
 mod hybrid;

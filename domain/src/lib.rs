@@ -3,9 +3,12 @@
 //! Nothing here does I/O, reads a clock or is asynchronous: functions take `now` and data and return data.
 
 pub mod audit;
+pub mod calendar;
 pub mod cloud;
 mod deciding;
+pub mod feasibility;
 pub mod gate;
+pub mod hold;
 pub mod hybrid;
 pub mod ids;
 pub mod organization;
@@ -16,6 +19,7 @@ pub mod progress;
 pub mod renewal;
 pub mod request;
 pub mod retry;
+pub mod review;
 mod skipping;
 pub mod snapshot;
 pub mod step;
@@ -25,7 +29,7 @@ pub mod timeline;
 pub mod trouble;
 
 pub use cloud::{CloudSettings, Tenant};
-pub use gate::{Decision, Gate, Verdict};
+pub use gate::{Decision, Gate, GateRule, Verdict};
 pub use hybrid::HybridObjects;
 pub use ids::{Digest, OrganizationId, RenewalId, StepId};
 pub use organization::{Organization, Policy};

@@ -215,6 +215,9 @@ pub enum State {
         digest: Digest,
         /// Since when.
         since: DateTime<Utc>,
+        /// When people were told that nobody had decided in time.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        escalated_at: Option<DateTime<Utc>>,
     },
     /// Approved; the start time has not come.
     Scheduled {
@@ -306,6 +309,21 @@ pub enum Wait {
         /// When.
         until: DateTime<Utc>,
     },
+    /// A window in which something may be changed.
+    Window {
+        /// When it opens, if any does.
+        until: Option<DateTime<Utc>>,
+    },
+    /// The ticket, which somebody holds.
+    TicketOnHold {
+        /// What the ticket system says.
+        detail: String,
+    },
+    /// The ticket, which is not ready.
+    TicketNotReady {
+        /// What the ticket system says.
+        detail: String,
+    },
     /// A step is tried again by itself.
     Retry {
         /// Which server; empty for the organization as a whole.
@@ -329,6 +347,8 @@ pub enum UndoTo {
 pub enum Event {
     /// A worker has begun to plan.
     PlanningBegan,
+    /// The plan is to be made anew, before anything is changed.
+    ReplanAsked,
     /// There is a plan.
     Planned {
         /// Its digest.
@@ -360,7 +380,9 @@ pub enum Event {
         /// Why.
         reason: String,
     },
-    /// Nobody decided in time.
+    /// Nobody decided in time, and people are told so.
+    Escalated,
+    /// Nobody decided in time: that is the end.
     Expired,
     /// The scheduled time has come, a wait is over, or a phase goes on.
     PhaseBegan {
@@ -421,19 +443,21 @@ impl State {
     pub fn apply(self, event: Event, now: DateTime<Utc>) -> Result<Self, IllegalTransition> {
         let illegal = IllegalTransition { status: self.status(), event: event.name() };
         Ok(match (self, event) {
-            (Self::Requested, Event::PlanningBegan) => Self::Planning,
-            (Self::Planning, Event::Planned { digest }) => {
-                Self::AwaitingApproval { gate: Gate::Execute, digest, since: now }
+            (Self::Requested, Event::PlanningBegan)
+            | (Self::AwaitingApproval { gate: Gate::Execute, .. } | Self::Scheduled { .. }, Event::ReplanAsked) => {
+                Self::Planning
             }
+            (Self::Planning, Event::Planned { digest }) => Self::awaiting(Gate::Execute, digest, now),
             (Self::Requested | Self::Planning, Event::Refused { trouble }) => Self::Failed { trouble, at: now },
             (Self::AwaitingApproval { gate, .. }, Event::GatePassed { gate: passed, then }) if gate == passed => then,
             (Self::AwaitingApproval { gate: Gate::Execute, .. }, Event::Rejected { by, reason }) => {
                 Self::Rejected { by, reason, at: now }
             }
             (Self::AwaitingApproval { gate: Gate::Execute, .. }, Event::Expired) => Self::Expired { at: now },
-            (state, Event::GateReached { gate, digest }) if state.is_working() => {
-                Self::AwaitingApproval { gate, digest, since: now }
+            (Self::AwaitingApproval { gate, digest, since, .. }, Event::Escalated) => {
+                Self::AwaitingApproval { gate, digest, since, escalated_at: Some(now) }
             }
+            (state, Event::GateReached { gate, digest }) if state.is_working() => Self::awaiting(gate, digest, now),
             (state, Event::PhaseBegan { phase }) if state.is_working() => Self::Running { phase },
             (state, Event::PhaseWaits { phase, reason }) if state.is_working() => Self::Waiting { phase, reason },
             (state, Event::SoakBegan { since, until }) if state.is_working() => Self::Soaking { since, until },
@@ -456,6 +480,12 @@ impl State {
             },
             _ => return Err(illegal),
         })
+    }
+
+    /// A gate that waits for decisions from now on.
+    #[must_use]
+    pub fn awaiting(gate: Gate, digest: Digest, now: DateTime<Utc>) -> Self {
+        Self::AwaitingApproval { gate, digest, since: now, escalated_at: None }
     }
 
     /// Whether more can happen: one live renewal per organization.
@@ -532,11 +562,13 @@ impl Event {
     pub fn name(&self) -> &'static str {
         match self {
             Self::PlanningBegan => "planning",
+            Self::ReplanAsked => "a new plan",
             Self::Planned { .. } => "a plan",
             Self::Refused { .. } => "a refusal",
             Self::GatePassed { .. } => "passing a gate",
             Self::GateReached { .. } => "reaching a gate",
             Self::Rejected { .. } => "a rejection",
+            Self::Escalated => "escalation",
             Self::Expired => "expiry",
             Self::PhaseBegan { .. } => "beginning a phase",
             Self::PhaseWaits { .. } => "waiting",

@@ -113,6 +113,36 @@ environment variable, \"file:PATH\" a file; relative paths start at the folder o
   clear_previous_quorum = 1       … giving up the old certificate; 0: evidence alone
   after_publish_failure = \"ask\"   when restarts or checks after publication keep failing; roll_back: the old one signs again
   prune_failure = \"ask\"           when the old certificate cannot be removed from a server; skip: it stays
+  executors = []                  who carries renewals out besides operators, for gates that exclude the executor
+  break_glass = \"not_requester\"  who with the role break_glass may pass a gate alone: anyone, not_requester, off
+  ticket = \"optional\"            required: nothing is changed unless the ticket system says that the ticket is ready
+  time_zone = \"UTC\"             of windows and of blackouts that name none (IANA)
+  precedence = \"blackout\"        expiry: windows and blackouts yield until publication when the old certificate would expire
+  infeasible = \"refuse\"          a start time that is too late for the old certificate; or accept_at_risk
+
+  [[organization.policy.window]]  weekly windows; without any, always
+  days = [\"sat\"]                on which it opens: mon, tue, wed, thu, fri, sat, sun
+  from = \"20:00\"                local time …
+  to = \"04:00\"                  … on the next day if that is not after from
+
+  [[organization.policy.blackout]]  when nothing is changed
+  name = \"Year end\"
+  from = \"2026-12-21\"           a local date, a local date and time, or RFC 3339
+  to = \"2027-01-05\"             a date is its whole day
+
+  [organization.policy.gates.execute]  or publish, clear_previous, trust_cloud: what the gate asks for
+  quorum = 1                      instead of execute_quorum and its like
+  groups = [{ group = \"exchange-admins\", approvals = 1 }]  each of them must approve; an approval counts for one group
+  exclude = [\"plan_author\", \"executor\"]  who does not approve, besides the requester
+  lifetime_hours = 72             how long an approval counts, until what it allows is done; default: for ever
+  timeout_hours = 336             how long the gate waits; execute: default approval_hours
+  on_timeout = \"expire\"         expire (execute only), escalate (recorded once, people are told), or wait
+
+  [organization.policy.emergency]  for a compromised or expired certificate and emergency changes: what differs
+  [organization.policy.standard]   for requests with change_type standard whose risk is not high: what differs
+  gates.execute.quorum = 0        as above; 0 only for standard, with ticket = \"required\"
+  ignore_calendar = false         windows and blackouts do not hold
+  ticket = \"required\"
 
   [[identity.oidc]]               tokens of an OpenID Connect issuer are accepted, too (Entra ID, Keycloak, …)
   issuer = \"https://…\"            exactly as in iss; keys are found by discovery, and asked for again when they change

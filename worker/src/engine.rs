@@ -240,7 +240,7 @@ async fn keep_lease(worker: &Worker, claimed: &ClaimedStep, lease: &Lease) -> db
 
 /// A gate that closed under a step: its turn comes again by itself, except when an approval is missing.
 fn closed_gate(trouble: Trouble) -> StepEnd {
-    if trouble.code == "approval_withdrawn" { StepEnd::Attention(trouble) } else { StepEnd::Parked }
+    if trouble.code == domain::progress::APPROVAL_WITHDRAWN { StepEnd::Attention(trouble) } else { StepEnd::Parked }
 }
 
 /// Lets a failed step be tried again as the policy of its kind says, or do what the plan says when that has no end.

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, time::Duration};
 use chrono::Utc;
 use db::{Bounds, Db, Kind, LoadedRun};
 use domain::{
-    CloudSettings, Decision, Gate, Organization, OrganizationId, Policy, Reason, Renewal, RenewalId, Request, State,
-    Step, StepKind, StepStatus, Timeline, audit::AuditEntry, cloud::CloudName, gate::Verb, progress::Facts,
+    CloudSettings, Decision, Gate, Organization, OrganizationId, Policy, Reason, Renewal, RenewalId, Request, Step,
+    StepKind, StepStatus, Timeline, audit::AuditEntry, cloud::CloudName, gate::Verb, progress::Facts,
 };
 use lab::{Lab, LabCloud, Options, journal::EffectKind, organization::Hybrid};
 use secrecy::SecretString;

@@ -3,7 +3,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::{
-    Digest, OrganizationId, Renewal, RenewalId, Step, StepId, StepKind,
+    Digest, Renewal, RenewalId, Step, StepId, StepKind,
     planning::{
         self,
         tests::{now, organization, request, snapshot},
@@ -65,7 +65,7 @@ impl Scene {
     fn answer(&self, decision: &Decision) -> String {
         let run =
             Run { renewal: &self.renewal, plan: self.plan.as_ref(), steps: &self.steps, decisions: &self.decisions };
-        run.accepts(decision).map_or_else(|trouble| trouble.code, |()| "taken".to_owned())
+        run.accepts(decision, now()).map_or_else(|trouble| trouble.code, |()| "taken".to_owned())
     }
 }
 
@@ -90,7 +90,7 @@ fn step(phase: Phase, kind: StepKind) -> Step {
 }
 
 fn waiting_for(gate: Gate) -> State {
-    State::AwaitingApproval { gate, digest: Digest::of(b"plan"), since: now() }
+    State::awaiting(gate, Digest::of(b"plan"), now())
 }
 
 #[test]

@@ -2,7 +2,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::{
-    OrganizationId, Phase, Plan, Renewal, RenewalId, State, StepId,
+    Phase, Plan, Renewal, RenewalId, State, StepId,
     planning::{
         self,
         tests::{now, organization, request, snapshot},
