@@ -1,53 +1,110 @@
 //! Who calls, and what they may do. Each handler names the permission that it needs in its signature.
 
 use std::{
+    collections::BTreeSet,
     future::{Ready, ready},
     marker::PhantomData,
 };
 
-use actix_web::{FromRequest, HttpMessage, HttpRequest, dev::Payload, http::header::AUTHORIZATION, web::Data};
-use chrono::Utc;
+use actix_web::{FromRequest, HttpMessage, HttpRequest, dev::Payload, web::Data};
+use chrono::{DateTime, Utc};
+use domain::{OrganizationId, RenewalId};
+use futures_util::future::LocalBoxFuture;
+use serde::Serialize;
+use utoipa::ToSchema;
 
-use crate::{
-    Claims, Problem, Role, State,
-    tokens::{Cause, Rejected},
-};
+use crate::{Problem, Role, State, credentials::Cause};
 
-/// Somebody with a valid token, whatever their roles.
+/// Somebody whose credential was accepted, whatever their roles. The same, whatever the credential is.
 #[derive(Clone, Debug)]
 pub(crate) struct Caller {
-    pub(crate) claims: Claims,
+    pub(crate) subject: String,
+    pub(crate) grants: Grants,
+    pub(crate) credential: Credential,
+    /// Until when the credential is good, in real time; absent when it has no end of its own.
+    pub(crate) expires_at: Option<DateTime<Utc>>,
+    /// What they should know of their credential.
+    pub(crate) notice: Option<&'static str>,
 }
 
-/// The subject of a token that this service signed; kept with the request so that a refusal can be recorded with its name.
+/// What a credential allows.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Grants {
+    /// What they may do.
+    pub roles: Vec<Role>,
+    /// The groups that they belong to.
+    pub groups: Vec<String>,
+    /// The only organizations that they reach; all when absent.
+    pub organizations: Option<BTreeSet<OrganizationId>>,
+}
+
+/// What kind of credential somebody has shown.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[schema(example = "oidc")]
+pub(crate) enum Credential {
+    /// An API key of this service.
+    ApiKey,
+    /// A name and a password of the configuration.
+    Basic,
+    /// A client certificate that a trusted proxy has checked.
+    ClientCertificate,
+    /// A token of an OpenID Connect issuer.
+    Oidc,
+    /// A token of this service.
+    Token,
+}
+
+impl Credential {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::ApiKey => "api_key",
+            Self::Basic => "basic",
+            Self::ClientCertificate => "client_certificate",
+            Self::Oidc => "oidc",
+            Self::Token => "token",
+        }
+    }
+}
+
+/// What came of the credential of a request, if it carries one; the frame keeps it with the request.
+#[derive(Clone, Debug)]
+pub(crate) struct Authenticated(pub(crate) Result<Option<Caller>, Problem>);
+
+/// Who a credential says that it belongs to, when it can be believed; kept with the request so that a refusal can be recorded with its name.
 #[derive(Clone, Debug)]
 pub(crate) struct KnownSubject(pub(crate) String);
 
 impl Caller {
-    fn of(request: &HttpRequest) -> Result<Self, Problem> {
-        let state = request.app_data::<Data<State>>().expect("the state is registered with the application");
-        match bearer(request).and_then(|token| state.tokens.verify(token, Utc::now())) {
-            Ok(claims) => {
-                request.extensions_mut().insert(KnownSubject(claims.sub.clone()));
-                Ok(Self { claims })
-            }
-            Err(Rejected { cause, subject }) => {
-                if let Some(subject) = subject {
-                    request.extensions_mut().insert(KnownSubject(subject));
-                }
-                Err(Problem::unauthenticated(cause.to_string()))
-            }
-        }
+    /// Who sent a request. An error when its credential is not accepted or there is none.
+    pub(crate) fn of(request: &HttpRequest) -> Result<Self, Problem> {
+        Self::offered(request)?.ok_or_else(|| Problem::unauthenticated(Cause::Missing.to_string()))
     }
 
-    /// The subject of their token.
+    /// Who sent a request that need not carry a credential. An error when it carries one that is not accepted.
+    pub(crate) fn offered(request: &HttpRequest) -> Result<Option<Self>, Problem> {
+        let found = request.extensions().get::<Authenticated>().cloned();
+        found.map_or(Ok(None), |Authenticated(caller)| caller)
+    }
+
+    /// The name in decisions and in the audit.
     pub(crate) fn subject(&self) -> &str {
-        &self.claims.sub
+        &self.subject
     }
 
-    /// The groups that they belong to, as their token says.
+    /// The groups that they belong to.
     pub(crate) fn groups(&self) -> &[String] {
-        &self.claims.groups
+        &self.grants.groups
+    }
+
+    /// Whether they may know of an organization.
+    pub(crate) fn reaches(&self, organization: &OrganizationId) -> bool {
+        self.grants.organizations.as_ref().is_none_or(|reached| reached.contains(organization))
+    }
+
+    /// What its requests are counted by: the kind of credential and whose it is.
+    pub(crate) fn counted_as(&self) -> String {
+        format!("{}:{}", self.credential.as_str(), self.subject)
     }
 
     /// Whether they hold one of these roles, or are an administrator.
@@ -57,31 +114,23 @@ impl Caller {
 
     /// Whether they hold just this role.
     pub(crate) fn holds(&self, role: Role) -> bool {
-        self.claims.roles.contains(&role)
+        self.grants.roles.contains(&role)
     }
 
-    fn holding_any(self, roles: &[Role]) -> Result<Self, Problem> {
-        let held = &self.claims.roles;
+    /// Themselves, if one of these roles is theirs.
+    pub(crate) fn holding_any(self, roles: &[Role]) -> Result<Self, Problem> {
+        let held = &self.grants.roles;
         if held.contains(&Role::Administrator) || roles.iter().any(|role| held.contains(role)) {
             return Ok(self);
         }
         let list = |roles: &[Role]| roles.iter().map(Role::to_string).collect::<Vec<_>>().join(", ");
         let held = if held.is_empty() { "none".to_owned() } else { list(held) };
+        let needed: Vec<Role> = roles.iter().copied().filter(|role| *role != Role::Administrator).collect();
+        let needed = if needed.is_empty() { String::new() } else { format!("{}, ", list(&needed)) };
+        let notice = self.notice.map(|notice| format!(" {notice}")).unwrap_or_default();
         Err(Problem::forbidden(format!(
-            "This needs one of the roles {}, administrator; your token has {held}.",
-            list(roles)
+            "This needs one of the roles {needed}administrator; your credential has {held}.{notice}"
         )))
-    }
-}
-
-fn bearer(request: &HttpRequest) -> Result<&str, Rejected> {
-    let mut headers = request.headers().get_all(AUTHORIZATION);
-    let header = headers.next().ok_or_else(|| Rejected::unsigned(Cause::Missing))?;
-    let one = headers.next().is_none();
-    let parts = header.to_str().ok().filter(|_| one).and_then(|text| text.split_once(' '));
-    match parts {
-        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() => Ok(token),
-        _ => Err(Rejected::unsigned(Cause::NotBearer)),
     }
 }
 
@@ -94,7 +143,7 @@ impl FromRequest for Caller {
     }
 }
 
-/// Somebody whose roles hold a permission.
+/// Somebody whose roles hold a permission, and who reaches the organization that the path is about.
 #[derive(Debug)]
 pub(crate) struct May<P> {
     caller: Caller,
@@ -108,30 +157,66 @@ pub(crate) trait Permission {
 }
 
 impl<P: Permission> May<P> {
-    /// Who they are.
-    pub(crate) fn caller(&self) -> &Caller {
-        &self.caller
-    }
-
-    /// The subject of their token.
+    /// The name in decisions and in the audit.
     pub(crate) fn subject(&self) -> &str {
         self.caller.subject()
     }
 
-    /// The groups that they belong to, as their token says.
+    /// The groups that they belong to.
     pub(crate) fn groups(&self) -> &[String] {
         self.caller.groups()
+    }
+
+    /// Who it is.
+    pub(crate) fn caller(&self) -> &Caller {
+        &self.caller
     }
 }
 
 impl<P: Permission> FromRequest for May<P> {
     type Error = Problem;
-    type Future = Ready<Result<Self, Problem>>;
+    type Future = LocalBoxFuture<'static, Result<Self, Problem>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        let allowed = Caller::of(request).and_then(|caller| caller.holding_any(P::ROLES));
-        ready(allowed.map(|caller| Self { caller, permission: PhantomData }))
+        let request = request.clone();
+        Box::pin(async move {
+            let caller = Caller::of(&request)?.holding_any(P::ROLES)?;
+            within_reach(&caller, &request).await?;
+            Ok(Self { caller, permission: PhantomData })
+        })
     }
+}
+
+/// Where handlers themselves look at what a caller reaches. Somebody who is limited to organizations gets nowhere else.
+const LOOKING_THEMSELVES: [&str; 3] = ["/v1/renewals", "/v1/renewals/from-servicenow", "/v1/organizations"];
+
+/// Whether a caller reaches the organization of the renewal, or the organization, that the path names. What is beyond their reach is not there.
+async fn within_reach(caller: &Caller, request: &HttpRequest) -> Result<(), Problem> {
+    if caller.grants.organizations.is_none() {
+        return Ok(());
+    }
+    let state = request.app_data::<Data<State>>().expect("the state is registered with the application");
+    let pattern = request.match_pattern().unwrap_or_default();
+    let named = request.match_info().get("id").unwrap_or_default();
+    if pattern.starts_with("/v1/renewals/{id}") {
+        // What is not an id is for the handler to refuse.
+        let Ok(id) = named.parse::<RenewalId>() else { return Ok(()) };
+        let renewal = state.db.read(async |tx| tx.renewal(id).await).await?;
+        let there = caller.reaches(&renewal.organization_id);
+        return if there { Ok(()) } else { Err(Problem::from(db::Error::NotFound("renewal")).concealing()) };
+    }
+    if pattern.starts_with("/v1/organizations/{id}") {
+        let Ok(id) = OrganizationId::parse(named) else { return Ok(()) };
+        return if caller.reaches(&id) { Ok(()) } else { Err(Problem::no_organization(&id).concealing()) };
+    }
+    if LOOKING_THEMSELVES.contains(&pattern.as_str()) { Ok(()) } else { Err(Problem::beyond_organizations()) }
+}
+
+/// To make and revoke API keys.
+#[derive(Debug)]
+pub(crate) enum Administer {}
+impl Permission for Administer {
+    const ROLES: &'static [Role] = &[Role::Administrator];
 }
 
 /// To read the audit of everything.

@@ -59,10 +59,12 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
     for (name, schema) in &mut components.schemas {
         refer_to_items(name, schema);
     }
-    components.security_schemes.insert("bearer".to_owned(), RefOr::T(bearer()));
+    for (name, scheme) in credentials() {
+        components.security_schemes.insert(name.to_owned(), RefOr::T(scheme));
+    }
     components.security_schemes.insert("signature".to_owned(), RefOr::T(signature()));
     for (path, item) in &mut document.paths.paths {
-        let operations = [&mut item.get, &mut item.post];
+        let operations = [&mut item.get, &mut item.post, &mut item.delete];
         for operation in operations.into_iter().flatten() {
             complete(operation, path);
         }
@@ -88,11 +90,18 @@ fn refer_to_items(name: &str, schema: &mut RefOr<Schema>) {
     }
 }
 
-fn bearer() -> SecurityScheme {
-    let about = "A token minted by `rekey token`. Paste it without the word Bearer.";
-    SecurityScheme::Http(
-        HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").description(Some(about)).build(),
-    )
+/// What a request may carry. A client certificate is not listed: it is the business of the proxy.
+fn credentials() -> [(&'static str, SecurityScheme); 3] {
+    let bearer = "A token minted by `rekey token`, a token of a configured OpenID Connect issuer, or an API key. Paste it without the word Bearer.";
+    let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").description(Some(bearer));
+    let basic = "Name and password of a sender that the configuration names, over HTTPS.";
+    let basic = HttpBuilder::new().scheme(HttpAuthScheme::Basic).description(Some(basic));
+    let key = ApiKeyValue::with_description("X-API-Key", "An API key, as `POST /v1/api-keys` answers it.");
+    [
+        ("bearer", SecurityScheme::Http(bearer.build())),
+        ("api_key", SecurityScheme::ApiKey(ApiKey::Header(key))),
+        ("basic", SecurityScheme::Http(basic.build())),
+    ]
 }
 
 fn signature() -> SecurityScheme {
@@ -101,7 +110,7 @@ fn signature() -> SecurityScheme {
     SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::with_description("webhook-signature", about)))
 }
 
-/// Adds what holds for every operation: its errors, and the token that it needs.
+/// Adds what holds for every operation: its errors, and the credentials that it takes.
 fn complete(operation: &mut Operation, path: &str) {
     for (status, response) in &mut operation.responses.responses {
         let RefOr::T(response) = response else { continue };
@@ -115,9 +124,14 @@ fn complete(operation: &mut Operation, path: &str) {
     }
     operation.responses.responses.insert("default".to_owned(), RefOr::T(problem("Any other problem (RFC 9457)")));
     if path.starts_with("/v1/") {
-        operation.security = Some(vec![SecurityRequirement::new("bearer", Vec::<String>::new())]);
-        let unauthenticated = problem("The token is missing or not valid; `detail` says why");
+        let any = ["bearer", "api_key", "basic"].map(|name| SecurityRequirement::new(name, Vec::<String>::new()));
+        operation.security = Some(any.into());
+        let unauthenticated = problem("The credential is missing or not valid; `detail` says why");
         operation.responses.responses.insert("401".to_owned(), RefOr::T(unauthenticated));
+        let limited = problem(
+            "Too many requests of this credential, or too many failed ones of this address: wait as `Retry-After` says",
+        );
+        operation.responses.responses.insert("429".to_owned(), RefOr::T(limited));
     }
     if path.starts_with("/v1/hooks/") {
         let signed = SecurityRequirement::new("signature", Vec::<String>::new());

@@ -7,6 +7,7 @@ use actix_web::{
     http::header,
     web::{Bytes, Data, Path},
 };
+use chrono::{DateTime, Utc};
 use domain::{RenewalId, audit::AuditEntry};
 use futures_util::{Stream, stream};
 use serde::Deserialize;
@@ -17,6 +18,7 @@ use crate::{
     Problem, State,
     caller::{May, Read},
     input::Params,
+    limits::Seat,
     page::List,
 };
 
@@ -49,7 +51,8 @@ impl TryFrom<u64> for Patience {
 /// Follow a renewal.
 ///
 /// Server-sent events, one for each audit entry: `id` is its sequence number, `event` its action, `data` the entry as JSON. `Last-Event-ID` resumes
-/// without gaps. The stream ends when the renewal is over. With `Accept: application/json` the answer is a list instead, which `wait_seconds` delays
+/// without gaps. The stream ends when the renewal is over,
+/// and after a quarter of an hour at the latest. With `Accept: application/json` the answer is a list instead, which `wait_seconds` delays
 /// until something happens.
 #[utoipa::path(tag = "renewals",
     params(("id" = RenewalId, Path), EventQuery, ("Last-Event-ID" = Option<i64>, Header, description = "The last sequence number that was received")),
@@ -62,14 +65,16 @@ impl TryFrom<u64> for Patience {
 )]
 #[get("/v1/renewals/{id}/events")]
 pub(crate) async fn follow_renewal(
-    _: May<Read>,
+    caller: May<Read>,
     state: Data<State>,
     id: Path<RenewalId>,
     Params(query): Params<EventQuery>,
     request: HttpRequest,
 ) -> Result<HttpResponse, Problem> {
     let after = last_event_id(&request)?.or(query.after).unwrap_or(0);
-    let mut feed = Feed { state: (**state).clone(), id: *id, after };
+    let seat = state.meters.seat(caller.caller().counted_as())?;
+    let until = Instant::now() + longest(caller.caller().expires_at);
+    let mut feed = Feed { state: (**state).clone(), id: *id, after, until, _seat: seat };
     if accepts_json(&request) {
         let items = feed.wait(query.wait_seconds.0).await?;
         return Ok(HttpResponse::Ok().json(List { items }));
@@ -100,6 +105,15 @@ struct Feed {
     state: State,
     id: RenewalId,
     after: i64,
+    /// Nobody follows for longer: who may is asked anew, and `Last-Event-ID` goes on without a gap.
+    until: Instant,
+    _seat: Seat,
+}
+
+/// How long somebody may follow whose credential is good until then.
+fn longest(expires_at: Option<DateTime<Utc>>) -> Duration {
+    let left = expires_at.map_or(LONGEST, |at| (at - Utc::now()).to_std().unwrap_or_default());
+    left.min(LONGEST)
 }
 
 /// What a look at a renewal found.
@@ -166,6 +180,7 @@ impl Feed {
             tokio::select! {
                 () = woken => {}
                 () = sleep(POLL) => {}
+                () = sleep_until(self.until) => return None,
                 () = sleep_until(keep_alive) => return Some((": still here\n\n".to_owned(), Stage::Follow(self))),
                 () = self.state.shutdown.cancelled() => return None,
             }
@@ -196,6 +211,9 @@ fn event(entry: &AuditEntry) -> String {
 const POLL: Duration = Duration::from_secs(1);
 
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// A credential that was revoked is found out after this time at the latest.
+const LONGEST: Duration = Duration::from_secs(15 * 60);
 
 const BATCH: i64 = 200;
 

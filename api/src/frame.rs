@@ -11,12 +11,17 @@ use actix_web::{
     middleware::Next,
     web::Data,
 };
-use domain::{RenewalId, audit::NewAudit};
-use serde_json::json;
+use domain::RenewalId;
 use tracing::Instrument;
 use uuid::Uuid;
 
-use crate::{Problem, State, caller::KnownSubject};
+use crate::{
+    Problem, State,
+    caller::{Authenticated, KnownSubject},
+    credentials::Rejected,
+    limits::{Address, Standing},
+    refusals::{self, Asked, Refusal},
+};
 
 /// Finds a request in the log: 32 hexadecimal digits, from `traceparent` (W3C Trace Context) or made here.
 #[derive(Clone, Debug)]
@@ -32,7 +37,11 @@ pub(crate) async fn frame(
     let span =
         tracing::info_span!("request", trace_id = %trace_id.0, method = %request.method(), path = %request.path());
     async {
-        let response = next.call(request).await?.map_into_boxed_body();
+        let mut request = request;
+        let response = match admit(&mut request).await {
+            Ok(()) => next.call(request).await?.map_into_boxed_body(),
+            Err(problem) => request.error_response(problem),
+        };
         let response = told(response, &trace_id).await;
         let status = response.status().as_u16();
         tracing::info!(status, "Answered {status}");
@@ -42,11 +51,61 @@ pub(crate) async fn frame(
     .await
 }
 
-/// Writes the problem body, and records a refusal of somebody who is known.
+/// Finds out who sends a request, once for all who ask, and whether they may send another one.
+async fn admit(request: &mut ServiceRequest) -> Result<(), Problem> {
+    if !request.path().starts_with("/v1/") {
+        return Ok(());
+    }
+    let state = request.app_data::<Data<State>>().expect("the state is registered with the application").clone();
+    let address = Address::of(state.credentials.client(request.request()));
+    let blocked = state.meters.blocked(address);
+    let found = state.credentials.caller(&state.db, request.request(), blocked).await;
+    let (found, subject) = match found {
+        Ok(Some(caller)) => {
+            let subject = caller.subject.clone();
+            (Ok(Some(caller)), Some(subject))
+        }
+        Ok(None) => (Ok(None), None),
+        Err(Rejected { cause, subject }) => (Err(Problem::from(cause)), subject),
+    };
+    for name in state.credentials.proxy.iter().flat_map(|proxy| proxy.own_headers()) {
+        request.headers_mut().remove(name);
+    }
+    let taken = match &found {
+        Ok(Some(caller)) => Some(state.meters.request(&caller.counted_as())),
+        _ => None,
+    };
+    let mut kept = request.extensions_mut();
+    if let Some(subject) = subject {
+        kept.insert(KnownSubject(subject));
+    }
+    kept.insert(Authenticated(found));
+    match taken {
+        None => Ok(()),
+        Some(Ok(standing)) => {
+            kept.insert(standing);
+            Ok(())
+        }
+        Some(Err(wait)) => {
+            kept.insert(state.meters.exhausted(wait));
+            Err(Problem::too_many_requests(wait))
+        }
+    }
+}
+
+/// Writes the problem body, and records a refusal.
 async fn told(response: ServiceResponse, trace_id: &TraceId) -> ServiceResponse {
-    let Some(problem) = problem_of(&response) else { return response };
-    if matches!(problem.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
-        record_refusal(&response, &problem, trace_id).await;
+    let Some(mut problem) = problem_of(&response) else { return response };
+    let state = response.request().app_data::<Data<State>>().expect("the state is registered with the application");
+    let address = Address::of(state.credentials.client(response.request()));
+    if problem.status == StatusCode::UNAUTHORIZED
+        && let Err(wait) = state.meters.failure(address)
+    {
+        problem = Problem::too_many_failures(wait);
+    }
+    let refused = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN, StatusCode::TOO_MANY_REQUESTS];
+    if refused.contains(&problem.status) || problem.concealed {
+        refusals::record(state, refusal(&response, &problem, address), &trace_id.0).await;
     }
     let body = problem.respond(response.request(), &trace_id.0);
     response.into_response(body)
@@ -57,26 +116,16 @@ fn problem_of(response: &ServiceResponse) -> Option<Problem> {
     Some(error.as_error::<Problem>().cloned().unwrap_or_else(|| Problem::of_status(response.status())))
 }
 
-async fn record_refusal(response: &ServiceResponse, problem: &Problem, trace_id: &TraceId) {
+fn refusal(response: &ServiceResponse, problem: &Problem, address: Address) -> Refusal {
     let request = response.request();
-    let Some(KnownSubject(subject)) = request.extensions().get::<KnownSubject>().cloned() else { return };
-    let state = request.app_data::<Data<State>>().expect("the state is registered with the application");
-    // The pattern, not the path: what a caller puts into a URL does not belong into the record.
-    let renewal = request.match_info().get("id").and_then(|id| id.parse::<RenewalId>().ok());
-    let detail = json!({
-        "method": request.method().as_str(),
-        "path": request.match_pattern(),
-        "renewal": renewal,
-        "problem": problem.slug,
-        "trace_id": trace_id.0,
+    let subject = request.extensions().get::<KnownSubject>().map(|known| known.0.clone());
+    let asked = subject.as_ref().map(|_| Asked {
+        method: request.method().as_str().to_owned(),
+        path: request.match_pattern(),
+        renewal: request.match_info().get("id").and_then(|id| id.parse::<RenewalId>().ok()),
     });
-    let now = state.now();
-    let written = state
-        .db
-        .write(async |tx| tx.audit_outside(None, NewAudit::new(&subject, "access.refused", detail.clone()), now).await);
-    if let Err(error) = written.await {
-        tracing::error!(%error, "A refusal could not be recorded: {error}");
-    }
+    let problem = if problem.concealed { "beyond_organizations".to_owned() } else { problem.slug.to_string() };
+    Refusal { subject, address, problem, asked }
 }
 
 impl TraceId {
@@ -112,7 +161,11 @@ fn parent_trace_id(header: &str) -> Option<&str> {
 
 fn with_headers(mut response: ServiceResponse, trace_id: &TraceId) -> ServiceResponse {
     let page = response.request().path().starts_with("/swagger-ui");
+    let standing = response.request().extensions().get::<Standing>().copied();
     let headers = response.headers_mut();
+    if let Some(standing) = standing {
+        standing.tell(headers);
+    }
     let mut set = |name: HeaderName, value: &'static str| headers.insert(name, HeaderValue::from_static(value));
     set(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
     set(header::REFERRER_POLICY, "no-referrer");

@@ -128,7 +128,57 @@ fn pointer(path: &serde_path_to_error::Path) -> String {
 fn without_position(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let position = format!(" at line {} column {}", error.line(), error.column());
-    text.strip_suffix(&position).unwrap_or(&text).chars().take(400).collect()
+    in_words_of_json(text.strip_suffix(&position).unwrap_or(&text)).chars().take(400).collect()
+}
+
+/// Serde's message in words of JSON: it speaks of maps and sequences, and names types of this program.
+fn in_words_of_json(message: &str) -> String {
+    const FOUND: [(&str, &str); 9] = [
+        ("invalid type: map", "invalid type: object"),
+        ("invalid type: sequence", "invalid type: list"),
+        ("invalid type: unit value", "invalid type: null"),
+        ("invalid type: Option value", "invalid type: null"),
+        ("invalid type: unit variant", "invalid type: word"),
+        ("invalid type: newtype variant", "invalid type: object"),
+        ("invalid type: integer", "invalid type: number"),
+        ("invalid type: floating point", "invalid type: number"),
+        ("invalid value: integer", "invalid value: number"),
+    ];
+    if message.starts_with("data did not match any variant of ") {
+        return "it has none of the forms that are accepted".to_owned();
+    }
+    // What was expected stands at the end, and is not made of what was sent.
+    let (found, expected) = match message.rsplit_once(", expected ") {
+        Some((found, expected)) if message.starts_with("invalid ") => (found, Some(expected_in_json(expected))),
+        _ => (message, None),
+    };
+    let known = FOUND.iter().find_map(|(serde, json)| found.strip_prefix(serde).map(|rest| format!("{json}{rest}")));
+    let found = known.unwrap_or_else(|| found.to_owned());
+    match expected {
+        Some(expected) => format!("{found}, expected {expected}"),
+        None => found,
+    }
+}
+
+/// What serde expected, in words of JSON.
+fn expected_in_json(expected: &str) -> &str {
+    let kinds = ["struct ", "internally tagged enum ", "adjacently tagged enum ", "struct variant ", "a map"];
+    if kinds.iter().any(|kind| expected.starts_with(kind)) {
+        return "an object";
+    }
+    if ["tuple ", "a sequence", "an array", "unit struct "].iter().any(|kind| expected.starts_with(kind)) {
+        return "a list";
+    }
+    if ["enum ", "variant ", "unit variant ", "newtype variant "].iter().any(|kind| expected.starts_with(kind)) {
+        return "a word";
+    }
+    match expected {
+        "i8" | "i16" | "i32" | "i64" | "u8" | "u16" | "u32" | "u64" | "usize" | "isize" => "a whole number",
+        "f32" | "f64" => "a number",
+        "unit" => "null",
+        "option" => "a value or null",
+        other => other,
+    }
 }
 
 fn missing_field(detail: &str) -> Option<&str> {
@@ -146,7 +196,8 @@ impl<T: DeserializeOwned> FromRequest for Params<T> {
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         let read = serde_path_to_error::deserialize(query(request)).map(Self).map_err(|error| {
             let name = error.path().to_string();
-            Problem::invalid_parameter(format!("Query parameter `{name}`: {}.", error.into_inner()))
+            let why = in_words_of_json(&error.into_inner().to_string());
+            Problem::invalid_parameter(format!("Query parameter `{name}`: {why}."))
         });
         std::future::ready(read)
     }
@@ -235,5 +286,33 @@ impl TryFrom<String> for Why {
 impl From<Why> for String {
     fn from(why: Why) -> Self {
         why.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_serde_says_is_told_in_words_of_json() {
+        let cases = [
+            ("invalid type: map, expected a string", "invalid type: object, expected a string"),
+            ("invalid type: integer `5`, expected struct NewDecision", "invalid type: number `5`, expected an object"),
+            (
+                "invalid type: string \"struct A, expected u8\", expected u32",
+                "invalid type: string \"struct A, expected u8\", expected a whole number",
+            ),
+            (
+                "invalid type: unit value, expected internally tagged enum Gate",
+                "invalid type: null, expected an object",
+            ),
+            ("invalid length 0, expected struct Skip with 2 elements", "invalid length 0, expected an object"),
+            ("data did not match any variant of untagged enum Field", "it has none of the forms that are accepted"),
+            ("unknown field `struct`, expected `gate` or `verb`", "unknown field `struct`, expected `gate` or `verb`"),
+            ("missing field `gate`", "missing field `gate`"),
+        ];
+        for (serde, json) in cases {
+            assert_eq!(in_words_of_json(serde), json);
+        }
     }
 }

@@ -7,11 +7,13 @@
     reason = "utoipa's path macro writes qualified names and gives them the spans of ours"
 )]
 
+mod api_keys;
 mod audit;
 mod caller;
 mod certificate;
 mod certificates;
 mod control;
+mod credentials;
 mod decisions;
 mod deliveries;
 mod document;
@@ -24,11 +26,13 @@ mod hooks;
 mod idempotency;
 mod identity;
 mod input;
+mod limits;
 mod organizations;
 mod outbox;
 mod page;
 mod plans;
 mod problem;
+mod refusals;
 mod renewals;
 mod reviews;
 mod runbook;
@@ -37,9 +41,11 @@ mod state;
 mod steps;
 mod tokens;
 
+use std::{collections::BTreeSet, sync::LazyLock};
+
 use actix_web::{
     App, HttpRequest, HttpResponse, HttpServer,
-    dev::Server,
+    dev::{ResourceDef, Server},
     middleware::from_fn,
     web::{self, Data},
 };
@@ -47,8 +53,14 @@ use tokio_util::sync::CancellationToken;
 use utoipa_actix_web::{AppExt, service_config::ServiceConfig};
 use utoipa_swagger_ui::SwaggerUi;
 
+pub use caller::Grants;
+pub use credentials::{
+    BasicUser, CertifiedUser, Claim, Identity, IdentityError, Issuer, Pace, Proxy, SignatureAlgorithm,
+};
 pub use document::{openapi, openapi_3_0};
 pub use hooks::source::{Accept, Source, SourceError};
+pub use ipnet::IpNet;
+pub use limits::Limits;
 pub(crate) use problem::Problem;
 pub use state::State;
 pub use tokens::{Claims, Role, TokenError, Tokens, UnknownRole};
@@ -96,6 +108,9 @@ fn routes(config: &mut ServiceConfig<'_>) {
         .service(outbox::show_outbox_message)
         .service(outbox::replay_outbox_message)
         .service(outbox::drop_outbox_message)
+        .service(api_keys::create_api_key)
+        .service(api_keys::list_api_keys)
+        .service(api_keys::revoke_api_key)
         .service(identity::show_identity)
         .service(health::show_health)
         .service(health::show_readiness);
@@ -104,8 +119,14 @@ fn routes(config: &mut ServiceConfig<'_>) {
 /// Serves until `shutdown` is cancelled; then ends event streams, finishes open requests and returns. Expects a migrated database; `/readyz` answers
 /// 503 until it is. The listener may be bound to port 0. Signals are the caller's business.
 pub async fn serve(listener: std::net::TcpListener, state: State, shutdown: CancellationToken) -> std::io::Result<()> {
-    let server = server(listener, State { shutdown: shutdown.clone(), ..state }, shutdown)?;
-    server.await
+    let state = State { shutdown: shutdown.clone(), ..state };
+    let server = server(listener, state.clone(), shutdown)?;
+    let served = tokio::select! {
+        served = server => served,
+        never = refusals::keep_writing(state.clone()) => match never {},
+    };
+    refusals::write_rest(state).await;
+    served
 }
 
 /// Apart from [`serve`], because only the finished server may move between threads.
@@ -134,9 +155,38 @@ fn server(listener: std::net::TcpListener, state: State, shutdown: CancellationT
 }
 
 async fn nothing_here(request: HttpRequest) -> Result<HttpResponse, Problem> {
+    let allowed = methods_of(request.path());
+    if !allowed.is_empty() {
+        let allowed = allowed.into_iter().collect::<Vec<_>>().join(", ");
+        return Err(Problem::method_not_allowed(request.method().as_str(), &allowed));
+    }
     let asked: String = request.path().chars().take(200).collect();
     Err(Problem::not_found(format!("There is no {} {asked}.", request.method())))
 }
+
+/// The methods that a path takes.
+fn methods_of(path: &str) -> BTreeSet<&'static str> {
+    KNOWN_PATHS
+        .iter()
+        .filter(|(known, _)| known.is_match(path))
+        .flat_map(|(_, methods)| methods.iter().copied())
+        .collect()
+}
+
+/// Every path of the document, and its methods.
+static KNOWN_PATHS: LazyLock<Vec<(ResourceDef, Vec<&'static str>)>> = LazyLock::new(|| {
+    let methods = |item: &utoipa::openapi::PathItem| {
+        let all = [
+            (&item.get, "GET"),
+            (&item.post, "POST"),
+            (&item.put, "PUT"),
+            (&item.patch, "PATCH"),
+            (&item.delete, "DELETE"),
+        ];
+        all.into_iter().filter_map(|(operation, method)| operation.as_ref().map(|_| method)).collect()
+    };
+    openapi().paths.paths.iter().map(|(path, item)| (ResourceDef::new(path.as_str()), methods(item))).collect()
+});
 
 /// Handlers wait for the database, not for the processor.
 const WORKERS: usize = 2;

@@ -23,8 +23,8 @@ use crate::{
 /// List the configured organizations.
 #[utoipa::path(tag = "organizations", responses((status = 200, body = List<Organization>)))]
 #[get("/v1/organizations")]
-pub(crate) async fn list_organizations(_: May<Read>, state: Data<State>) -> Json<List<Organization>> {
-    Json(List { items: state.organizations.values().cloned().collect() })
+pub(crate) async fn list_organizations(caller: May<Read>, state: Data<State>) -> Json<List<Organization>> {
+    Json(List { items: state.organizations_of(caller.caller()).cloned().collect() })
 }
 
 /// Show a configured organization.

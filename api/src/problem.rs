@@ -1,21 +1,29 @@
 //! The one error type of the API: RFC 9457 problem details that say what to do next.
 
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, fmt, time::Duration};
 
 use actix_web::{
     HttpRequest, HttpResponse, ResponseError,
-    http::{StatusCode, header},
+    http::{
+        StatusCode,
+        header::{self, HeaderName},
+    },
+    web::Data,
 };
 use chrono::{DateTime, Utc};
-use domain::{Delivery, DeliveryVerdict, RenewalId, Trouble, audit::AuditEntry};
+use domain::{Delivery, DeliveryVerdict, OrganizationId, RenewalId, Trouble, audit::AuditEntry};
 use serde::Serialize;
 use utoipa::ToSchema;
+
+use crate::State;
 
 /// Why a request was not carried out. The frame around every handler turns it into a [`ProblemDetails`] body.
 #[derive(Clone, Debug)]
 pub(crate) struct Problem {
     pub(crate) slug: Cow<'static, str>,
     pub(crate) status: StatusCode,
+    /// Whether it says less than it is: something is there that the caller may not know of. Recorded as a refusal.
+    pub(crate) concealed: bool,
     told: Box<Told>,
 }
 
@@ -27,6 +35,7 @@ struct Told {
     action: Cow<'static, str>,
     errors: Vec<FieldError>,
     holder: Option<RenewalId>,
+    headers: Vec<(HeaderName, String)>,
     won_by: Option<Winner>,
     slots: Option<Slots>,
 }
@@ -130,16 +139,17 @@ impl Problem {
             action: action.into(),
             errors: Vec::new(),
             holder: None,
+            headers: Vec::new(),
             won_by: None,
             slots: None,
         };
-        Self { slug: slug.into(), status, told: Box::new(told) }
+        Self { slug: slug.into(), status, concealed: false, told: Box::new(told) }
     }
 
     /// 401: who calls is not known.
     pub(crate) fn unauthenticated(detail: impl Into<String>) -> Self {
-        let action = "Mint a token with `rekey token` and send it as `Authorization: Bearer <token>`";
-        Self::new(StatusCode::UNAUTHORIZED, "unauthenticated", "A valid token is needed", detail, action)
+        let action = "Send a token of `rekey token` or of your identity provider as `Authorization: Bearer <token>`, or an API key as `X-API-Key`";
+        Self::new(StatusCode::UNAUTHORIZED, "unauthenticated", "A valid credential is needed", detail, action)
     }
 
     /// 401: a delivery is not signed as its source wants it.
@@ -185,10 +195,76 @@ impl Problem {
         Self::new(StatusCode::FORBIDDEN, "forbidden", "Your roles do not allow this", detail, action)
     }
 
+    /// 403: the caller's credential reaches some organizations only, and this is about all.
+    pub(crate) fn beyond_organizations() -> Self {
+        let detail = "Your credential is limited to some organizations, and this is about all of them.";
+        let action = "Ask for what belongs to one organization or renewal, or use a credential without such a limit";
+        Self::new(StatusCode::FORBIDDEN, "beyond_organizations", "Your credential does not reach this", detail, action)
+    }
+
+    /// 429: the credential is used too often.
+    pub(crate) fn too_many_requests(wait: Duration) -> Self {
+        let action = "Wait as long as `Retry-After` says; follow a renewal's events instead of asking again and again";
+        let detail = "Your credential has sent more requests than `[limits]` of the configuration allows.";
+        Self::limited("too_many_requests", "Too many requests", detail, action).after(wait)
+    }
+
+    /// 429: too many requests of this address were refused.
+    pub(crate) fn too_many_failures(wait: Duration) -> Self {
+        let detail = "Too many requests from your address carried no valid credential.";
+        let action = "Correct the credential first, then wait as long as `Retry-After` says";
+        Self::limited("too_many_failures", "Too many failed requests", detail, action).after(wait)
+    }
+
+    /// 429: the credential follows too much at the same time.
+    pub(crate) fn too_many_streams(most: u32) -> Self {
+        let detail = format!("Your credential waits for events in {most} requests already.");
+        let action = "End one of them, or raise `streams` in `[limits]` of the configuration";
+        Self::limited("too_many_streams", "Too many event streams", detail, action).after(Duration::from_secs(1))
+    }
+
+    fn limited(slug: &'static str, title: &'static str, detail: impl Into<String>, action: &'static str) -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, slug, title, detail, action)
+    }
+
+    /// 503: the issuer of a token cannot be asked for its keys.
+    pub(crate) fn issuer_unavailable(detail: impl Into<String>) -> Self {
+        let action = "Send it again; if it stays so, look at the service's log for why the issuer does not answer";
+        let title = "The issuer of the token does not answer";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "issuer_unavailable", title, detail, action)
+    }
+
+    /// 405: the path takes other methods.
+    pub(crate) fn method_not_allowed(method: &str, allowed: &str) -> Self {
+        let detail = format!("This path does not take {method}, but {allowed}.");
+        let action = "Use one of the methods in `Allow`";
+        let status = StatusCode::METHOD_NOT_ALLOWED;
+        let mut problem = Self::new(status, "method_not_allowed", "The path takes other methods", detail, action);
+        problem.told.headers.push((header::ALLOW, allowed.to_owned()));
+        problem
+    }
+
+    fn after(mut self, wait: Duration) -> Self {
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        self.told.headers.push((header::RETRY_AFTER, seconds.max(1).to_string()));
+        self
+    }
+
+    /// The same words, but a refusal: what is there belongs to others.
+    pub(crate) fn concealing(mut self) -> Self {
+        self.concealed = true;
+        self
+    }
+
     /// 404: there is no such thing.
     pub(crate) fn not_found(detail: impl Into<String>) -> Self {
         let action = "Check the URL against /openapi.json";
         Self::new(StatusCode::NOT_FOUND, "not_found", "There is no such thing", detail, action)
+    }
+
+    /// 404: there is no such organization.
+    pub(crate) fn no_organization(id: &OrganizationId) -> Self {
+        Self::not_found(format!("There is no organization `{id}`: GET /v1/organizations lists them."))
     }
 
     /// 404: the renewal has no plan so far.
@@ -384,7 +460,14 @@ impl Problem {
         let mut response = HttpResponse::build(self.status);
         response.content_type("application/problem+json");
         if self.status == StatusCode::UNAUTHORIZED {
-            response.insert_header((header::WWW_AUTHENTICATE, "Bearer error=\"invalid_token\""));
+            response.append_header((header::WWW_AUTHENTICATE, "Bearer error=\"invalid_token\""));
+            let state = request.app_data::<Data<State>>();
+            if state.is_some_and(|state| state.credentials.takes_basic()) {
+                response.append_header((header::WWW_AUTHENTICATE, "Basic realm=\"rekey\", charset=\"UTF-8\""));
+            }
+        }
+        for (name, value) in &told.headers {
+            response.insert_header((name.clone(), value.as_str()));
         }
         if let Some(holder) = &holder {
             response.insert_header((header::LOCATION, holder.as_str()));

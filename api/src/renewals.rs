@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use crate::{
     Problem, State,
-    caller::{self, May, Read},
+    caller::{self, Caller, May, Read},
     idempotency::{CallerKey, IdempotencyHeader},
     input::{Body, Params, none_match_names},
     page::{Cursor, Limit, Page},
@@ -46,19 +46,19 @@ pub(crate) async fn create_renewal(
 ) -> Result<HttpResponse, Problem> {
     let hash = Digest::of(canonical_json(&request).as_bytes());
     let key = key.0.map(|key| CallerKey::of_token(caller.subject(), &key).answering(&hash));
-    raise(&state, caller.subject(), request, key).await
+    raise(&state, caller.caller(), request, key).await
 }
 
 /// Raises a renewal, or answers what its key got before.
 pub(crate) async fn raise(
     state: &State,
-    requested_by: &str,
+    caller: &Caller,
     request: Request,
     key: Option<db::IdempotencyKey>,
 ) -> Result<HttpResponse, Problem> {
-    check(state, &request)?;
+    check(state, caller, &request)?;
     let at_risk = feasible(state, &request).await?;
-    let renewal = Renewal { at_risk, ..requested(state, requested_by, request) };
+    let renewal = Renewal { at_risk, ..requested(state, caller.subject(), request) };
     let (id, body) = (renewal.id, serde_json::to_string(&renewal).map_err(db::Error::from)?);
     let keyed = key.map(|key| {
         let status = i32::from(StatusCode::ACCEPTED.as_u16());
@@ -78,17 +78,22 @@ pub(crate) async fn raise(
     }
 }
 
-fn check(state: &State, request: &Request) -> Result<(), Problem> {
+fn check(state: &State, caller: &Caller, request: &Request) -> Result<(), Problem> {
     let mut errors: Vec<FieldError> = request
         .faults()
         .into_iter()
         .map(|(pointer, detail)| FieldError { pointer: pointer.to_owned(), detail })
         .collect();
-    if !state.organizations.contains_key(&request.organization) {
+    let known = state.organizations.contains_key(&request.organization);
+    if !known || !caller.reaches(&request.organization) {
         let detail = format!("unknown organization `{}`: GET /v1/organizations lists them", request.organization);
         errors.push(FieldError { pointer: "/organization".to_owned(), detail });
     }
-    if errors.is_empty() { Ok(()) } else { Err(Problem::invalid_request(errors)) }
+    if errors.is_empty() {
+        return Ok(());
+    }
+    let problem = Problem::invalid_request(errors);
+    Err(if caller.reaches(&request.organization) { problem } else { problem.concealing() })
 }
 
 /// What is known of the old certificate's end says about the start time. Nothing is known before somebody has looked; the preflight looks again.
@@ -185,14 +190,32 @@ impl Status {
 #[utoipa::path(tag = "renewals", params(RenewalQuery), responses((status = 200, body = Page<Renewal>)))]
 #[get("/v1/renewals")]
 pub(crate) async fn list_renewals(
-    _: May<Read>,
+    caller: May<Read>,
     state: Data<State>,
     Params(query): Params<RenewalQuery>,
 ) -> Result<actix_web::web::Json<Page<Renewal>>, Problem> {
     let page = query.limit.after(query.cursor);
     let status = query.status.map(Status::as_str);
-    let rows = state.db.read(async |tx| tx.renewals(query.organization_id.as_ref(), status, page).await).await?;
+    let organizations = listed(caller.caller(), query.organization_id.as_ref());
+    let found = state.db.read(async |tx| {
+        let mut rows = Vec::new();
+        for organization in &organizations {
+            rows.extend(tx.renewals(*organization, status, page).await?);
+        }
+        db::Result::Ok(rows)
+    });
+    let mut rows = found.await?;
+    rows.sort_by_key(|renewal| std::cmp::Reverse(renewal.id));
     Ok(actix_web::web::Json(Page::of(rows, query.limit, |renewal| renewal.id.0)))
+}
+
+/// Whose renewals are listed: of one organization, of each that the caller reaches, or of all. Each is a list of its own, which an index holds.
+fn listed<'a>(caller: &'a Caller, asked: Option<&'a OrganizationId>) -> Vec<Option<&'a OrganizationId>> {
+    match (&caller.grants.organizations, asked) {
+        (None, asked) => vec![asked],
+        (Some(reached), None) => reached.iter().map(Some).collect(),
+        (Some(reached), Some(asked)) => reached.get(asked).into_iter().map(Some).collect(),
+    }
 }
 
 /// A renewal, and how far it is.

@@ -117,7 +117,7 @@ pub(crate) async fn create_renewal_from_servicenow(
     state: Data<State>,
     Body(record): Body<Value>,
 ) -> Result<HttpResponse, Problem> {
-    let organizations: Vec<_> = state.organizations.keys().collect();
+    let organizations: Vec<_> = state.organizations_of(caller.caller()).map(|organization| &organization.id).collect();
     let read = Source::servicenow().read(&record, &organizations, state.now());
     let intake = read.map_err(|faults| unusable(&faults))?;
     if intake.not_begun() == Some(TicketWord::OnHold) {
@@ -125,5 +125,5 @@ pub(crate) async fn create_renewal_from_servicenow(
     }
     let key = CallerKey::of_record("servicenow", intake.key()).answering(&Digest::of(intake.key().as_bytes()));
     let request = intake.request.map_err(|faults| unusable(&faults))?;
-    raise(&state, caller.subject(), request, Some(key)).await
+    raise(&state, caller.caller(), request, Some(key)).await
 }

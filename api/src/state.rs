@@ -6,12 +6,18 @@ use chrono::{DateTime, Utc};
 use domain::{Organization, OrganizationId, Timeline};
 use tokio_util::sync::CancellationToken;
 
-use crate::{Problem, Source, Tokens};
+use crate::{
+    Identity, IdentityError, Limits, Problem, Source, Tokens, caller::Caller, credentials::Credentials, limits::Meters,
+    refusals::Refusals,
+};
 
 /// What the API serves from. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct State {
     pub(crate) db: db::Db,
+    pub(crate) credentials: Arc<Credentials>,
+    pub(crate) meters: Arc<Meters>,
+    pub(crate) refusals: Arc<Refusals>,
     pub(crate) tokens: Tokens,
     pub(crate) organizations: Arc<BTreeMap<OrganizationId, Organization>>,
     /// What may send deliveries, by id.
@@ -28,6 +34,9 @@ impl State {
         let organizations = organizations.into_iter().map(|o| (o.id.clone(), o)).collect();
         Self {
             db,
+            credentials: Arc::new(Credentials::own(tokens.clone())),
+            meters: Arc::new(Meters::new(Limits::default())),
+            refusals: Arc::default(),
             tokens,
             organizations: Arc::new(organizations),
             sources: Arc::default(),
@@ -43,6 +52,18 @@ impl State {
         Self { sources: Arc::new(sources), ..self }
     }
 
+    /// Lets in these, too.
+    pub fn with_identity(self, identity: Identity) -> Result<Self, IdentityError> {
+        let credentials = Arc::new(Credentials::new(self.tokens.clone(), identity)?);
+        Ok(Self { credentials, ..self })
+    }
+
+    /// Answers so many requests of each.
+    #[must_use]
+    pub fn with_limits(self, limits: Limits) -> Self {
+        Self { meters: Arc::new(Meters::new(limits)), ..self }
+    }
+
     /// The time that renewals live in.
     pub(crate) fn now(&self) -> DateTime<Utc> {
         self.timeline.at(self.db.now())
@@ -50,8 +71,11 @@ impl State {
 
     /// The configured organization of that id.
     pub(crate) fn organization(&self, id: &OrganizationId) -> Result<&Organization, Problem> {
-        self.organizations.get(id).ok_or_else(|| {
-            Problem::not_found(format!("There is no organization `{id}`: GET /v1/organizations lists them."))
-        })
+        self.organizations.get(id).ok_or_else(|| Problem::no_organization(id))
+    }
+
+    /// The configured organizations that somebody reaches.
+    pub(crate) fn organizations_of(&self, caller: &Caller) -> impl Iterator<Item = &Organization> {
+        self.organizations.values().filter(|organization| caller.reaches(&organization.id))
     }
 }

@@ -1,15 +1,18 @@
 //! Bearer tokens: compact JWTs signed with HS256 by this service's own secret.
 
-use std::{fmt, str::FromStr, sync::Arc};
+use std::{collections::BTreeSet, fmt, str::FromStr, sync::Arc};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use chrono::{DateTime, TimeDelta, Utc};
+use domain::OrganizationId;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, errors::ErrorKind};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::credentials::{Cause, Rejected};
+
 /// What somebody may do.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize, ToSchema)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[schema(example = "approver")]
 pub enum Role {
@@ -75,6 +78,9 @@ pub struct Claims {
     /// The groups that they belong to.
     #[serde(default)]
     pub groups: Vec<String>,
+    /// The only organizations that they reach; all when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub organizations: Option<BTreeSet<OrganizationId>>,
     /// When it was issued.
     pub iat: i64,
     /// Not valid before.
@@ -96,6 +102,7 @@ impl Claims {
             sub: subject.to_owned(),
             roles,
             groups,
+            organizations: None,
             iat: issued,
             nbf: issued,
             exp: issued.saturating_add(lifetime.num_seconds()),
@@ -164,47 +171,6 @@ pub enum TokenError {
     Signing(#[from] jsonwebtoken::errors::Error),
 }
 
-/// A token that is not accepted.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) struct Rejected {
-    /// Why.
-    pub(crate) cause: Cause,
-    /// Who it names, when this service signed it.
-    pub(crate) subject: Option<String>,
-}
-
-/// Why a token is not accepted.
-#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-pub(crate) enum Cause {
-    #[error("The request carries no token: send `Authorization: Bearer <token>`.")]
-    Missing,
-    #[error("The Authorization header is not `Bearer <token>`.")]
-    NotBearer,
-    #[error("The token is malformed: a token is three base64url parts with dots between them.")]
-    Malformed,
-    #[error("The token is signed with `{0}`: only HS256 is accepted.")]
-    Algorithm(String),
-    #[error("The token's signature is wrong: this service did not issue it, or its secret was changed since.")]
-    Signature,
-    #[error("The token expired at {0}.")]
-    Expired(DateTime<Utc>),
-    #[error("The token is not valid before {0}: compare the clocks.")]
-    NotYetValid(DateTime<Utc>),
-    #[error("The token's issuer (`iss`) is not `rekey`.")]
-    Issuer,
-    #[error("The token's audience (`aud`) is not `rekey`.")]
-    Audience,
-    #[error("The token's claims cannot be read: {0}.")]
-    Claims(String),
-}
-
-impl Rejected {
-    /// A token of which nothing can be believed.
-    pub(crate) fn unsigned(cause: Cause) -> Self {
-        Self { cause, subject: None }
-    }
-}
-
 /// Looks at the header before anything else does: the algorithm is ours to choose, not the token's.
 fn require_hs256(token: &str) -> Result<(), Rejected> {
     #[derive(Deserialize)]
@@ -221,7 +187,7 @@ fn require_hs256(token: &str) -> Result<(), Rejected> {
         return Ok(());
     }
     let printable = alg.chars().filter(|c| c.is_ascii_alphanumeric()).take(16).collect();
-    Err(Rejected::unsigned(Cause::Algorithm(printable)))
+    Err(Rejected::unsigned(Cause::Algorithm(printable, "HS256".to_owned())))
 }
 
 fn check_claims(said: serde_json::Map<String, serde_json::Value>, now: DateTime<Utc>) -> Result<Claims, Cause> {
@@ -229,7 +195,7 @@ fn check_claims(said: serde_json::Map<String, serde_json::Value>, now: DateTime<
         return Err(Cause::Issuer);
     }
     if said.get("aud").and_then(|v| v.as_str()) != Some(ISSUER) {
-        return Err(Cause::Audience);
+        return Err(Cause::Audience(ISSUER.to_owned()));
     }
     let claims: Claims = serde_json::from_value(serde_json::Value::Object(said)).map_err(|error| {
         let text: String = error.to_string().chars().take(200).collect();
@@ -246,7 +212,8 @@ fn check_claims(said: serde_json::Map<String, serde_json::Value>, now: DateTime<
     Ok(claims)
 }
 
-fn check_subject(subject: &str) -> Result<(), TokenError> {
+/// Whether a name can stand in a record.
+pub(crate) fn check_subject(subject: &str) -> Result<(), TokenError> {
     let length = subject.chars().count();
     if !(1..=200).contains(&length) || subject.chars().any(char::is_control) {
         return Err(TokenError::Subject);

@@ -86,3 +86,92 @@ async fn a_token_never_appears_in_an_answer_or_in_the_audit() {
     }
     service.stop().await;
 }
+
+#[tokio::test]
+async fn a_wrong_method_on_a_known_path_is_told_which_are_right() {
+    let service = Service::start().await;
+    let id = "019361b2-7f3a-7c61-9a55-0c7be3b0f4d1";
+    let cases = [
+        (Method::DELETE, "/v1/renewals".to_owned(), "GET, POST"),
+        (Method::PUT, format!("/v1/renewals/{id}"), "GET"),
+        (Method::GET, format!("/v1/renewals/{id}/cancel"), "POST"),
+        (Method::HEAD, "/v1/whoami".to_owned(), "GET"),
+        (Method::OPTIONS, "/v1/audit".to_owned(), "GET"),
+        (Method::POST, "/healthz".to_owned(), "GET"),
+        (Method::PATCH, format!("/v1/api-keys/{id}"), "DELETE"),
+    ];
+    for (method, path, allowed) in cases {
+        let request = service.anonymous(method.clone(), &path);
+        let answer = Answer::of(request.send().await.unwrap()).await;
+        assert_eq!((answer.status.as_u16(), answer.header("allow")), (405, allowed), "{method} {path}");
+        if method != Method::HEAD {
+            answer.problem(405, "method_not_allowed");
+        }
+    }
+    Answer::of(service.anonymous(Method::POST, "/v1/nothing").send().await.unwrap()).await.problem(404, "not_found");
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn no_other_origin_is_let_in_by_a_browser() {
+    let service = Service::start().await;
+    for method in [Method::GET, Method::OPTIONS] {
+        let request = service.request(ALICE, method, "/v1/renewals").header("origin", "https://evil.example");
+        let answer = Answer::of(request.header("access-control-request-method", "POST").send().await.unwrap()).await;
+        assert!(answer.headers.keys().all(|name| !name.as_str().starts_with("access-control-")), "{answer:?}");
+    }
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn mistakes_in_a_body_are_told_in_words_of_json() {
+    let service = Service::start().await;
+    let (url, digest) = service.planned().await;
+    let good = json!({"gate": "execute", "verb": "approve", "plan_digest": digest, "reason": "Good"});
+    let bad = [json!(7), json!("x"), json!(true), json!(null), json!([]), json!({}), json!(1.5)];
+    let mut texts = Vec::new();
+    for wrong in &bad {
+        texts.push(service.post(BOB, &format!("{url}/decisions"), wrong.clone()).await.text);
+        for member in ["gate", "verb", "plan_digest", "reason", "more"] {
+            let mut body = good.clone();
+            body[member] = wrong.clone();
+            if (member, wrong) == ("reason", &json!("x")) {
+                continue;
+            }
+            let answer = service.post(BOB, &format!("{url}/decisions"), body).await;
+            assert_eq!(answer.problem(422, "invalid_request")["errors"][0]["pointer"], format!("/{member}"));
+            texts.push(answer.text);
+        }
+        for member in ["organization", "reason", "ticket", "not_before", "allow_absent", "note"] {
+            let answer = service.post(ALICE, "/v1/renewals", json!({"organization": "fabrikam", member: wrong})).await;
+            texts.push(answer.text);
+        }
+        for member in ["roles", "groups", "organizations", "expires_in_days"] {
+            let mut body = json!({"name": "a", "roles": ["requester"]});
+            body[member] = wrong.clone();
+            texts.push(service.post(ROOT, "/v1/api-keys", body).await.text);
+        }
+    }
+    for name in ["limit=x", "limit=-1", "status=x", "cursor=x", "organization_id=X", "more=x"] {
+        texts.push(service.get(ALICE, &format!("/v1/renewals?{name}")).await.text);
+    }
+    let of_rust = [
+        "struct ",
+        "enum ",
+        "tuple",
+        "variant index",
+        "NewDecision",
+        "u32",
+        "i64",
+        "u64",
+        "sequence",
+        "a map",
+        "unit value",
+        "Option",
+    ];
+    for text in texts {
+        let found = of_rust.iter().find(|word| text.contains(**word));
+        assert!(found.is_none(), "{found:?} in {text}");
+    }
+    service.stop().await;
+}

@@ -38,7 +38,7 @@ async fn each_wrong_member_is_named_by_its_pointer() {
             "unknown field",
         ),
         (json!({"reason": "expired"}), "/organization", "missing field"),
-        (json!({"organization": 7}), "/organization", "invalid type: integer"),
+        (json!({"organization": 7}), "/organization", "invalid type: number"),
         (json!({"organization": "Not A Label"}), "/organization", "is not an organization id"),
         (json!({"organization": "northwind"}), "/organization", "unknown organization `northwind`"),
         (json!({"organization": "contoso", "reason": "boredom"}), "/reason", "unknown variant `boredom`"),

@@ -2,10 +2,11 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
+    num::NonZeroU32,
     sync::LazyLock,
 };
 
-use api::{Claims, Role, State, Tokens};
+use api::{Claims, Limits, Role, State, Tokens};
 use chrono::{DateTime, TimeDelta, TimeZone, Utc};
 use db::{ClaimedStep, Db, StepEnd, Wanted};
 use domain::{
@@ -119,7 +120,7 @@ impl Service {
             administer(&server, format!("CREATE DATABASE {name}")).await;
             let db = Db::open(&format!("{}/{name}", server.rsplit_once('/').unwrap().0)).await.unwrap();
             db.migrate().await.unwrap();
-            let service = Self::start_with(db, tempfile::tempdir().unwrap());
+            let service = Self::start_with(db, tempfile::tempdir().unwrap(), |state| state);
             services.push(Self { postgres: Some((server, name)), ..service });
         }
         services
@@ -130,24 +131,39 @@ impl Service {
         let directory = tempfile::tempdir().unwrap();
         let db = Db::open(&format!("sqlite:{}", directory.path().join("rekey.db").display())).await.unwrap();
         db.migrate().await.unwrap();
-        Self::start_of(db, directory, organization)
+        Self::start_of(db, directory, organization, |state| state)
     }
 
     pub(crate) async fn start_unmigrated() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let db = Db::open(&format!("sqlite:{}", directory.path().join("rekey.db").display())).await.unwrap();
-        Self::start_with(db, directory)
+        Self::start_with(db, directory, |state| state)
     }
 
-    fn start_with(db: Db, directory: tempfile::TempDir) -> Self {
-        Self::start_of(db, directory, organization("contoso"))
+    /// One that lets in others, or answers fewer requests.
+    pub(crate) async fn start_as(settings: impl FnOnce(State) -> State) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let db = Db::open(&format!("sqlite:{}", directory.path().join("rekey.db").display())).await.unwrap();
+        db.migrate().await.unwrap();
+        Self::start_of(db, directory, organization("contoso"), settings)
     }
 
-    fn start_of(db: Db, directory: tempfile::TempDir, contoso: Organization) -> Self {
+    fn start_with(db: Db, directory: tempfile::TempDir, settings: impl FnOnce(State) -> State) -> Self {
+        Self::start_of(db, directory, organization("contoso"), settings)
+    }
+
+    fn start_of(
+        db: Db,
+        directory: tempfile::TempDir,
+        contoso: Organization,
+        settings: impl FnOnce(State) -> State,
+    ) -> Self {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let organizations = vec![contoso.clone(), organization("fabrikam")];
-        let state = State::new(db.clone(), organizations, Tokens::new(&SECRET), Timeline::real());
+        let state = settings(
+            State::new(db.clone(), organizations, Tokens::new(&SECRET), Timeline::real()).with_limits(patient()),
+        );
         let state = state.with_sources(crate::hooks::sources());
         let shutdown = CancellationToken::new();
         let serving = tokio::spawn(api::serve(listener, state, shutdown.clone()));
@@ -170,6 +186,19 @@ impl Service {
 
     pub(crate) async fn post(&self, who: Person, path: &str, body: Value) -> Answer {
         Answer::of(self.request(who, Method::POST, path).json(&body).send().await.unwrap()).await
+    }
+
+    /// What a request without a token of ours comes to.
+    pub(crate) async fn ask(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
+        let request = headers
+            .iter()
+            .fold(self.anonymous(Method::GET, path), |request, (name, value)| request.header(*name, *value));
+        Answer::of(request.send().await.unwrap()).await
+    }
+
+    /// Every entry of the audit, newest first, as it stands in the database.
+    pub(crate) async fn recorded(db: &Db) -> Vec<domain::audit::AuditEntry> {
+        db.read(async |tx| tx.audit_page(db::Page { before: None, limit: 1000 }).await).await.unwrap()
     }
 
     /// As [`Service::post`], by somebody who belongs to groups.
@@ -276,6 +305,11 @@ impl Service {
             administer(&server, format!("DROP DATABASE {name}")).await;
         }
     }
+}
+
+/// Tests fail often, and all of them on purpose.
+fn patient() -> Limits {
+    Limits { failures_per_minute: NonZeroU32::new(10_000).unwrap(), ..Limits::default() }
 }
 
 async fn administer(server: &str, statement: String) {

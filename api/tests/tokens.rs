@@ -60,6 +60,14 @@ async fn a_refusal_is_recorded_with_its_name_only_when_the_signature_is_right() 
     let alice = serde_json::json!(ALICE.name);
     let refused = serde_json::json!("access.refused");
     let (unauthenticated, forbidden) = (serde_json::json!("unauthenticated"), serde_json::json!("forbidden"));
-    assert_eq!(told, [(&alice, &refused, &forbidden), (&alice, &refused, &unauthenticated)]);
+    let anonymous = serde_json::json!("anonymous");
+    assert_eq!(
+        told,
+        [
+            (&alice, &refused, &forbidden),
+            (&anonymous, &refused, &unauthenticated),
+            (&alice, &refused, &unauthenticated)
+        ]
+    );
     service.stop().await;
 }

@@ -12,7 +12,7 @@ use sqlx::{QueryBuilder, types::Json};
 use uuid::Uuid;
 
 use crate::{
-    Page, Result, Tx,
+    Db, Page, Result, Tx,
     connection::{ROWS_AT_ONCE, is_usual, on},
 };
 
@@ -55,6 +55,31 @@ fn announcements(entries: &[(&Unnumbered<'_>, i64)]) -> Vec<Announcement> {
         })
     };
     told.into_iter().filter_map(of).collect()
+}
+
+/// How often a record is tried again when the database asks for it.
+const RETRIES: u32 = 5;
+
+impl Db {
+    /// Records things that belong to no renewal, in this order, in a transaction of their own. A task of its own may do it: it borrows nothing that its
+    /// future could not carry to another thread.
+    pub async fn record_outside(&self, new: &[NewAudit], now: DateTime<Utc>) -> Result<()> {
+        for _ in 0..RETRIES {
+            match self.try_to_record(new, now).await {
+                Err(error) if error.is_retryable() => {}
+                result => return result,
+            }
+        }
+        self.try_to_record(new, now).await
+    }
+
+    async fn try_to_record(&self, new: &[NewAudit], now: DateTime<Utc>) -> Result<()> {
+        let mut tx = self.begin_writing().await?;
+        for new in new {
+            tx.audit_outside(None, new.clone(), now).await?;
+        }
+        self.commit(tx).await
+    }
 }
 
 impl Tx {

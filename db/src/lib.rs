@@ -3,6 +3,7 @@
 //! [`Db::read`] and [`Db::write`] run a closure in a transaction: commit on `Ok`, rollback on `Err` or drop. The statements are methods of [`Tx`],
 //! one file per table. Never hold a transaction across network I/O.
 
+mod api_keys;
 mod audit;
 mod claim;
 mod clock;
@@ -31,6 +32,7 @@ mod ticket_polls;
 mod tickets;
 mod watch;
 
+pub use api_keys::{ApiKey, Grants};
 pub use claim::{Bounds, Claimed, ClaimedStep, Wanted};
 pub use connection::{AsRetryable, Db, Kind, Schema, Tx};
 pub use deliveries::{Arrival, Delivered, DeliveryAnswer, DeliveryFilter, STRANGERS_KEPT};

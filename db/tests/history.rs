@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 use crate::{
     history::{heard::heard, plans::Explainer},
-    support::{WORKER, claim, contoso, decision, distributing, minutes, now, plan, raised, renewal, snapshot},
+    support::{WORKER, api_key, claim, contoso, decision, distributing, minutes, now, plan, raised, renewal, snapshot},
 };
 
 /// How many renewals are over, of each that is a model of it.
@@ -35,6 +35,7 @@ async fn no_statement_reads_all_that_is_over_or_sorts_it() {
         for model in models(&database.db).await {
             explainer.copy(model, COPIES).await;
         }
+        many_keys(&database.db).await;
         let live = distributing(&database.db, "fabrikam", 20).await;
         explainer.analyze().await;
         let lists = heard(Box::pin(lists(&database.db, &live))).await;
@@ -72,6 +73,17 @@ async fn models(db: &Db) -> Vec<RenewalId> {
     vec![cancelled, refused.id, rejected.id]
 }
 
+/// Keys of programs that come and go.
+async fn many_keys(db: &Db) {
+    let making = db.write(async |tx| {
+        for _ in 0..COPIES {
+            tx.insert_api_key(&api_key(), now()).await?;
+        }
+        db::Result::Ok(())
+    });
+    making.await.unwrap();
+}
+
 /// Everything that can be listed, with every set of filters.
 async fn lists(db: &Db, live: &Renewal) {
     let listing = db.read(async |tx| {
@@ -89,6 +101,7 @@ async fn lists(db: &Db, live: &Renewal) {
                     tx.deliveries(DeliveryFilter::Of { source, verdict }, page).await?;
                 }
             }
+            tx.api_keys(page).await?;
         }
         tx.audit_of(live.id, 3, 50).await?;
         tx.latest_snapshot(&contoso()).await?;
@@ -161,6 +174,11 @@ async fn work(db: &Db, live: &Renewal) {
         tx.snapshot_of(live.id, Purpose::Before).await?;
         tx.cancel(live.id, None, "oscar", "no longer needed", minutes(2)).await?;
         tx.create_renewal(&renewal("tailspin"), minutes(3)).await?;
+        let key = api_key();
+        tx.insert_api_key(&key, now()).await?;
+        tx.api_key(key.id).await?;
+        tx.note_use_of_api_key(key.id, minutes(3)).await?;
+        tx.revoke_api_key(key.id, "root", minutes(3), minutes(3)).await?;
         tx.end_all_leases(minutes(4)).await
     };
     db.write(working).await.unwrap();

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "clippy.toml allows it in tests; this is for their helpers")]
 
+mod api_keys;
 mod claims;
 mod continuous_gate;
 mod disturbed;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use chrono::{DateTime, TimeDelta, TimeZone, Utc};
-use db::{Bounds, Claimed, ClaimedStep, Db, StepEnd, Wanted};
+use db::{ApiKey, Bounds, Claimed, ClaimedStep, Db, Grants, StepEnd, Wanted};
 use domain::{
     CloudSettings, Decision, Gate, Organization, OrganizationId, Outcome, Plan, Policy, Reason, Renewal, RenewalId,
     Request, Snapshot, Tenant, Thumbprint,
@@ -97,6 +97,25 @@ pub(crate) fn contoso() -> OrganizationId {
 
 pub(crate) fn thumbprint(digit: char) -> Thumbprint {
     Thumbprint::parse(&digit.to_string().repeat(40)).unwrap()
+}
+
+pub(crate) fn api_key() -> ApiKey {
+    ApiKey {
+        id: Uuid::now_v7(),
+        name: "servicenow".to_owned(),
+        secret_hash: vec![7; 32],
+        grants: Grants {
+            roles: vec!["requester".to_owned()],
+            groups: Vec::new(),
+            organizations: Some([contoso()].into()),
+        },
+        created_by: "root".to_owned(),
+        created_at: now(),
+        expires_at: now() + TimeDelta::days(90),
+        last_used_at: None,
+        revoked_by: None,
+        revoked_at: None,
+    }
 }
 
 pub(crate) fn renewal(organization: &str) -> Renewal {

@@ -25,6 +25,7 @@ use worker::{
 use crate::secrets::Reference;
 
 mod cloud;
+mod identity;
 mod sources;
 mod targets;
 mod ticket_systems;
@@ -209,6 +210,44 @@ environment variable, \"file:PATH\" a file; relative paths start at the folder o
   ignore_calendar = false         windows and blackouts do not hold
   ticket = \"required\"
 
+  [[identity.oidc]]               tokens of an OpenID Connect issuer are accepted, too (Entra ID, Keycloak, …)
+  issuer = \"https://…\"            exactly as in iss; keys are found by discovery, and asked for again when they change
+  audience = [\"api://rekey\"]      one of these must be in aud
+  algorithms = [\"RS256\", \"PS256\", \"ES256\"]   … of RS256 to RS512, PS256 to PS512, ES256, ES384 and EdDSA
+  jwks_url = \"https://…\"          where its keys are, if it has no discovery document
+  subject_claim = \"sub\"           the name in the record: use what cannot change hands, and be the same name everywhere, or
+                                  nobody notices who approves what they asked for; a JSON Pointer when it begins with /
+  groups_claims = [\"groups\", \"roles\"]   where groups are; \"/realm_access/roles\" for Keycloak
+  leeway_seconds = 60             how far clocks may differ, up to 300
+  key_grace_minutes = 60          how long a key that it publishes no more is accepted, up to 1440
+  ca_file = \"corp-ca.pem\"         trust the certificate authorities in this file only; default: those of the system
+  [identity.oidc.roles]           the roles that a group brings; without a group nobody has any
+  \"mail-admins\" = [\"requester\", \"operator\"]
+  [identity.oidc.organizations]   optional: the organizations that a group reaches, and nobody else does
+  \"mail-admins\" = [\"contoso\"]
+
+  [[identity.basic]]              a sender that can do no more than Basic; over HTTPS (see proxy) or from this machine
+  username = \"mid-server\"
+  password = \"env:REKEY_MID_PASSWORD\"   12 characters or more
+  roles = [\"requester\"]           requester, approver, operator, auditor, administrator
+  groups = []                     groups that it belongs to
+  organizations = [\"contoso\"]     the only ones that it reaches; default: all
+
+  [identity.proxy]                the proxy in front of rekey, which is believed X-Forwarded-For and X-Forwarded-Proto
+  addresses = [\"10.1.2.3/32\"]     where it connects from; it must set or remove each of the headers named here
+  certificate_header = \"X-SSL-Client-S-DN\"   where it puts the subject of a client certificate; X-Forwarded-Client-Cert is
+                                  read as Envoy writes it; from anybody else the header is refused
+  verify_header = \"X-SSL-Client-Verify\"      must say SUCCESS, for proxies that pass on certificates which they did not accept
+  [[identity.proxy.certificate]]  whom a certificate belongs to
+  subject = \"CN=mid,O=Contoso\"    as the proxy writes it
+  user = \"mid-server\"             the name in the record; roles, groups, organizations as above
+
+  [limits]                        how much is answered; beyond it 429 says when to come again
+  requests_per_minute = 6000      of one credential, in the long run
+  burst = 1000                    … and at once
+  failures_per_minute = 60        of one address without a valid credential
+  streams = 100                   requests of one credential that wait for events
+
 Examples:
   rekey config check --config /etc/rekey/rekey.toml
   REKEY_DATABASE=env:DATABASE_URL rekey migrate
@@ -231,6 +270,8 @@ pub(crate) struct Config {
     pub(crate) ticket_systems: Vec<Arc<TicketSystem>>,
     pub(crate) sources: Vec<api::Source>,
     pub(crate) outbound: targets::Outbound,
+    pub(crate) identity: api::Identity,
+    pub(crate) limits: api::Limits,
     /// The file that it was read from, if any.
     pub(crate) file: Option<PathBuf>,
 }
@@ -293,6 +334,9 @@ struct File {
     outbound: targets::FileOutbound,
     #[serde(default)]
     target: Vec<targets::FileTarget>,
+    identity: identity::FileIdentity,
+    #[serde(default)]
+    limits: identity::FileLimits,
 }
 
 #[derive(Debug, Deserialize)]
@@ -448,6 +492,7 @@ fn build(file: File, folder: &Path, path: Option<&Path>) -> anyhow::Result<Confi
     }
     let ticket_systems = ticket_systems::all(file.ticket_system, folder, &ids)?;
     let sources = sources::build(file.source, &ids, folder)?;
+    let ids: BTreeSet<OrganizationId> = ids.into_iter().cloned().collect();
     Ok(Config {
         ticket_systems,
         listen,
@@ -463,6 +508,8 @@ fn build(file: File, folder: &Path, path: Option<&Path>) -> anyhow::Result<Confi
         sources,
         organizations,
         outbound: targets::build(file.outbound, file.target, listen, folder)?,
+        identity: file.identity.build(&ids, folder)?,
+        limits: file.limits.build(),
         file: path.map(Path::to_path_buf),
     })
 }
@@ -824,9 +871,33 @@ pub(crate) mod tests {
             "from",
             "to",
         ];
+        let identity = [
+            "issuer",
+            "audience",
+            "algorithms",
+            "jwks_url",
+            "subject_claim",
+            "groups_claims",
+            "leeway_seconds",
+            "key_grace_minutes",
+            "username",
+            "password",
+            "roles",
+            "groups",
+            "organizations",
+            "addresses",
+            "certificate_header",
+            "verify_header",
+            "subject",
+            "user",
+            "requests_per_minute",
+            "burst",
+            "failures_per_minute",
+            "streams",
+        ];
         let policy = serde_json::to_value(Policy::default()).unwrap();
         let policy = policy.as_object().unwrap().keys().map(String::as_str);
-        for key in keys.into_iter().chain(exchange).chain(cloud).chain(outbound).chain(policy) {
+        for key in keys.into_iter().chain(exchange).chain(cloud).chain(outbound).chain(identity).chain(policy) {
             assert!(KEYS.contains(&format!("  {key} =")), "{key}");
         }
     }

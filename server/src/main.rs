@@ -16,6 +16,7 @@ use api::{Claims, Role as TokenRole};
 use chrono::{TimeDelta, Utc};
 use clap::{Args, Parser, Subcommand};
 use db::Schema;
+use domain::OrganizationId;
 use worker::connectors::cloud::Way;
 
 use crate::{
@@ -93,6 +94,9 @@ struct TokenArgs {
     /// Group that they belong to; may be given several times.
     #[arg(long = "group", value_name = "GROUP")]
     groups: Vec<String>,
+    /// Only organization that it reaches; may be given several times. Default: all.
+    #[arg(long = "organization", value_name = "ID", value_parser = parse_organization)]
+    organizations: Vec<OrganizationId>,
     /// How long it is valid.
     #[arg(long, value_name = "HOURS", default_value_t = 12, value_parser = clap::value_parser!(i64).range(1..=8760))]
     hours: i64,
@@ -101,6 +105,10 @@ struct TokenArgs {
 fn parse_role(text: &str) -> Result<TokenRole, String> {
     let known = || TokenRole::ALL.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     text.parse().map_err(|_| format!("use one of {}", known()))
+}
+
+fn parse_organization(text: &str) -> Result<OrganizationId, String> {
+    OrganizationId::parse(text).map_err(|error| error.to_string())
 }
 
 fn main() -> ExitCode {
@@ -181,6 +189,8 @@ fn greet(config: &Config, service: &Service) {
 
 fn mint(config: &Config, args: TokenArgs) -> anyhow::Result<String> {
     let claims = Claims::new(&args.subject, args.roles, args.groups, Utc::now(), TimeDelta::hours(args.hours));
+    let organizations = (!args.organizations.is_empty()).then(|| args.organizations.into_iter().collect());
+    let claims = Claims { organizations, ..claims };
     service::tokens(config)?.mint(&claims).context("cannot mint the token")
 }
 

@@ -86,8 +86,11 @@ impl Service {
         listener.set_nonblocking(true)?;
         self.address = Some(listener.local_addr()?);
         let organizations = config.organizations.iter().map(|c| c.managed.organization.clone()).collect();
-        let state =
-            State::new(db.clone(), organizations, tokens(config)?, timeline).with_sources(config.sources.clone());
+        let state = State::new(db.clone(), organizations, tokens(config)?, timeline)
+            .with_identity(config.identity.clone())
+            .context("identity")?
+            .with_limits(config.limits)
+            .with_sources(config.sources.clone());
         let stop = self.stop.clone();
         self.tasks.spawn(async move {
             if let Err(error) = api::serve(listener, state, stop.clone()).await {

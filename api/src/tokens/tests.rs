@@ -37,17 +37,21 @@ fn each_way_to_be_wrong_has_a_cause_of_its_own() {
         ("garbage", "garbage".to_owned(), Cause::Malformed),
         ("two parts", "a.b".to_owned(), Cause::Malformed),
         ("a broken header", format!("!!!.{}", good.split_once('.').unwrap().1), Cause::Malformed),
-        ("alg none", forged(r#"{"alg":"none"}"#, &claims(), ""), Cause::Algorithm("none".to_owned())),
+        (
+            "alg none",
+            forged(r#"{"alg":"none"}"#, &claims(), ""),
+            Cause::Algorithm("none".to_owned(), "HS256".to_owned()),
+        ),
         (
             "alg RS256",
             forged(r#"{"alg":"RS256","typ":"JWT"}"#, &claims(), "AAAA"),
-            Cause::Algorithm("RS256".to_owned()),
+            Cause::Algorithm("RS256".to_owned(), "HS256".to_owned()),
         ),
         ("another secret", Tokens::new(&[8; 32]).mint(&claims()).unwrap(), Cause::Signature),
         ("expired", minted(|c| c.exp = 1_794_999_999), Cause::Expired(at(1_794_999_999))),
         ("not yet valid", minted(|c| c.nbf = 1_795_000_100), Cause::NotYetValid(at(1_795_000_100))),
         ("another issuer", minted(|c| c.iss = "other".to_owned()), Cause::Issuer),
-        ("another audience", minted(|c| c.aud = "other".to_owned()), Cause::Audience),
+        ("another audience", minted(|c| c.aud = "other".to_owned()), Cause::Audience("rekey".to_owned())),
     ];
     for (name, token, cause) in cases {
         assert_eq!(tokens().verify(&token, now()).unwrap_err().cause, cause, "{name}");

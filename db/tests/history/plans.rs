@@ -8,7 +8,7 @@ use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, Row as _
 use crate::support::Database;
 
 /// What grows with every renewal and is kept.
-const HISTORY: [&str; 10] = [
+const HISTORY: [&str; 11] = [
     "renewal",
     "plan",
     "decision",
@@ -19,6 +19,7 @@ const HISTORY: [&str; 10] = [
     "idempotency",
     "delivery",
     "ticket_record",
+    "api_key",
 ];
 
 /// What is kept of a renewal, and its columns in a copy.
