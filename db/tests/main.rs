@@ -6,6 +6,7 @@ mod claims;
 mod disturbed;
 mod finishing;
 mod hybrid;
+mod outbox;
 mod raising;
 mod records;
 mod runs;

@@ -8,10 +8,22 @@ use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, Row as _
 use crate::support::Database;
 
 /// What grows with every renewal and is kept.
-const HISTORY: [&str; 8] = ["renewal", "plan", "decision", "step", "snapshot", "audit", "audit_stream", "idempotency"];
+const HISTORY: [&str; 11] = [
+    "renewal",
+    "plan",
+    "decision",
+    "step",
+    "snapshot",
+    "audit",
+    "audit_stream",
+    "idempotency",
+    "announcement",
+    "outbox",
+    "outbox_lane",
+];
 
 /// What is kept of a renewal, and its columns in a copy.
-const COPIED: [(&str, &str, &str); 5] = [
+const COPIED: [(&str, &str, &str); 8] = [
     ("plan", "renewal_id, digest, body, created_at", "r.id, o.digest, o.body, o.created_at"),
     (
         "decision",
@@ -32,6 +44,22 @@ const COPIED: [(&str, &str, &str); 5] = [
         "audit",
         "id, stream, sequence, renewal_id, organization_id, at, actor, action, detail",
         "{id}, r.id, o.sequence, r.id, o.organization_id, o.at, o.actor, o.action, o.detail",
+    ),
+    (
+        "announcement",
+        "id, stream, sequence, renewal_id, organization_id, ticket_system, subject, event, actor, at, news, renewal, expanded",
+        "{id}, r.id, o.sequence, r.id, o.organization_id, o.ticket_system, o.subject, o.event, o.actor, o.at, o.news, o.renewal, o.expanded",
+    ),
+    (
+        "outbox",
+        "id, announcement_id, target, lane, stream, sequence, renewal_id, organization_id, event, status, failures, created_at, finished_at",
+        "{id}, o.announcement_id, 'copy' || r.id, o.lane || r.id, r.id, o.sequence, r.id, o.organization_id, o.event, o.status, o.failures,
+         o.created_at, o.finished_at",
+    ),
+    (
+        "outbox_lane",
+        "lane, target, attempt, held, due_at",
+        "o.lane || r.id, o.target, 7, o.held, o.due_at",
     ),
 ];
 
@@ -69,10 +97,14 @@ impl Explainer {
         .await;
         for (table, columns, values) in COPIED {
             let values = values.replace("{id}", id);
-            let whose = if table == "audit" { "stream" } else { "renewal_id" };
+            let whose = match table {
+                "audit" => format!("o.stream = {literal}"),
+                "outbox_lane" => format!("o.lane = 'chat/{model}'"),
+                _ => format!("o.renewal_id = {literal}"),
+            };
             self.run(format!(
                 "INSERT INTO {table} ({columns}) SELECT {values} FROM {table} AS o CROSS JOIN renewal AS r
-                 WHERE o.{whose} = {literal} AND r.requested_by = 'copy of {model}'"
+                 WHERE {whose} AND r.requested_by = 'copy of {model}'"
             ))
             .await;
         }
