@@ -9,6 +9,7 @@ mod events;
 mod frame;
 mod hybrid;
 mod organizations;
+mod outbox;
 mod raising;
 mod reading;
 mod servicenow;
