@@ -53,13 +53,13 @@ const COPIED: [(&str, &str, &str); 8] = [
     (
         "outbox",
         "id, announcement_id, target, lane, stream, sequence, renewal_id, organization_id, event, status, failures, created_at, finished_at",
-        "{id}, o.announcement_id, 'copy' || r.id, o.lane || r.id, r.id, o.sequence, r.id, o.organization_id, o.event, o.status, o.failures,
+        "{id}, o.announcement_id, 'copy' || {text}, o.lane || {text}, r.id, o.sequence, r.id, o.organization_id, o.event, o.status, o.failures,
          o.created_at, o.finished_at",
     ),
     (
         "outbox_lane",
         "lane, target, attempt, held, due_at",
-        "o.lane || r.id, o.target, 7, o.held, o.due_at",
+        "o.lane || {text}, o.target, 7, o.held, o.due_at",
     ),
 ];
 
@@ -84,9 +84,9 @@ impl Explainer {
 
     /// Makes renewals that are over in the same way, with all that belongs to them.
     pub(crate) async fn copy(&mut self, model: RenewalId, copies: i32) {
-        let (id, literal) = match self {
-            Self::Postgres(_) => ("gen_random_uuid()", format!("'{model}'")),
-            Self::Sqlite(_) => ("randomblob(16)", format!("x'{}'", model.0.simple())),
+        let (id, text, literal) = match self {
+            Self::Postgres(_) => ("gen_random_uuid()", "CAST(r.id AS TEXT)", format!("'{model}'")),
+            Self::Sqlite(_) => ("randomblob(16)", "hex(r.id)", format!("x'{}'", model.0.simple())),
         };
         self.run(format!(
             "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {copies})
@@ -96,7 +96,7 @@ impl Explainer {
         ))
         .await;
         for (table, columns, values) in COPIED {
-            let values = values.replace("{id}", id);
+            let values = values.replace("{id}", id).replace("{text}", text);
             let whose = match table {
                 "audit" => format!("o.stream = {literal}"),
                 "outbox_lane" => format!("o.lane = 'chat/{model}'"),
