@@ -338,7 +338,9 @@ fn news(new: &NewAudit, state: Option<&State>) -> Option<News> {
         "decision.withdrawn" => News::Withdrawn(said(new)?),
         "gate.escalated" => News::Escalated { why: words(&new.detail) },
         "ticket.changed" => News::TicketChanged { why: words(&new.detail) },
-        "renewal.break_glass" => News::BreakGlass { by: new.actor.clone(), reason: text("reason") },
+        "gate.broken_glass" | "renewal.break_glass" => {
+            News::BreakGlass { by: new.actor.clone(), reason: text("reason") }
+        }
         _ => of_state(new, state?)?,
     })
 }
