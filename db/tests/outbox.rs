@@ -180,8 +180,10 @@ async fn what_is_announced_while_the_last_message_is_delivered_is_not_forgotten(
             if word(&claimed) == "renewal.awaiting_approval" {
                 let yes = decision(renewal.id, &plan, Verb::Approve);
                 db.write(async |tx| tx.decide(&yes, None, now()).await).await.unwrap();
-                let (_, finished) =
-                    futures_util::join!(expand(&db, &["chat"]), finish(&db, &claimed, MessageEnd::Delivered, now()));
+                let (_, finished) = futures_util::join!(
+                    Box::pin(expand(&db, &["chat"])),
+                    Box::pin(finish(&db, &claimed, MessageEnd::Delivered, now()))
+                );
                 finished.unwrap();
             } else {
                 finish(&db, &claimed, MessageEnd::Delivered, now()).await.unwrap();
