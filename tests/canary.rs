@@ -14,6 +14,7 @@ async fn no_secret_leaves_its_place_in_a_whole_run() {
     let lab = Lab::start(Options { scale: 14_400.0, hybrid: true, ..Options::default() }).await.unwrap();
     let folder = tempfile::tempdir().unwrap();
     let files = lab.write_files(folder.path()).unwrap();
+    add_targets(&files.config);
     let mut rekey = Rekey::serve(&files.config).await;
     let [alice, bob] = people(&files.config, [("alice", "requester"), ("bob", "approver")]).await;
     let raised = alice.post(&rekey, "/v1/renewals", &json!({ "organization": "contoso" })).await;
@@ -26,6 +27,9 @@ async fn no_secret_leaves_its_place_in_a_whole_run() {
     for part in ["", "/servers", "/certificates", "/auth-config", "/policy", "/hybrid"] {
         answers.push(bob.get(&rekey, &format!("/v1/organizations/contoso{part}")).await.to_string());
     }
+    let outbox = bob.get(&rekey, "/v1/outbox").await;
+    assert!(outbox["items"].as_array().unwrap().len() > 3, "there is much to tell: {outbox}");
+    answers.push(outbox.to_string());
     let log = rekey.stop().await;
     assert!(log.contains("Finished distribute"), "the log tells of the run: {log}");
     assert!(log.contains("Finished trust_cloud"), "the tenant was signed in to: {log}");
@@ -45,6 +49,46 @@ async fn no_secret_leaves_its_place_in_a_whole_run() {
     }
 }
 
+/// What the targets below are reached with.
+const OF_TARGETS: [(&str, &str); 3] = [
+    ("the signing key", "whsec_Y2FuYXJ5LWNhbmFyeS1jYW5hcnktY2FuYXJ5LTAx"),
+    ("the URL of the chat", "http://127.0.0.1:1/services/canary-of-the-chat"),
+    ("the password of the mail server", "canary-of-the-mail-server"),
+];
+
+/// Targets of each kind, none of which answers: what fails is what is written about.
+fn add_targets(config: &std::path::Path) {
+    let folder = config.parent().unwrap();
+    for (number, (_, secret)) in OF_TARGETS.iter().enumerate() {
+        std::fs::write(folder.join(format!("target-{number}")), secret).unwrap();
+    }
+    let targets = r#"
+        [outbound]
+        public_url = "https://rekey.contoso.example"
+        allow = ["127.0.0.0/8:*"]
+        [[target]]
+        id = "cmdb"
+        kind = "webhook"
+        url = "http://127.0.0.1:1/"
+        secrets = ["file:target-0"]
+        [[target]]
+        id = "chat"
+        kind = "slack"
+        url = "file:target-1"
+        [[target]]
+        id = "mail"
+        kind = "smtp"
+        server = "127.0.0.1"
+        port = 1
+        username = "rekey"
+        password = "file:target-2"
+        from = "rekey@contoso.example"
+        to = ["bob@contoso.example"]
+    "#;
+    let text = std::fs::read_to_string(config).unwrap();
+    std::fs::write(config, format!("{text}\n{targets}")).unwrap();
+}
+
 /// Everything that must not be found, as bytes and as hexadecimal digits.
 fn secrets(lab: &Lab, folder: &std::path::Path, tokens: &[&str]) -> Vec<(String, Vec<u8>)> {
     let key = |name: &str| std::fs::read(folder.join("rekey-data").join(name)).unwrap();
@@ -56,6 +100,7 @@ fn secrets(lab: &Lab, folder: &std::path::Path, tokens: &[&str]) -> Vec<(String,
         ("a private key in PEM".to_owned(), b"PRIVATE KEY".to_vec()),
         ("a private key in hexadecimal".to_owned(), domain::ids::hex(&PRIVATE_KEY).into_bytes()),
     ];
+    found.extend(OF_TARGETS.map(|(name, secret)| (name.to_owned(), secret.as_bytes().to_vec())));
     let cloud = lab.cloud().unwrap().key_pem.expose();
     let line = cloud.lines().nth(3).unwrap();
     found.push(("the key for the tenant".to_owned(), line.as_bytes().to_vec()));

@@ -5,10 +5,12 @@ use domain::{
     CloudSettings, Decision, Gate, HybridObjects, Organization, OrganizationId, Outcome, Phase, Plan, Policy, Reason,
     Renewal, RenewalId, Request, Snapshot, State, Step, StepId, StepKind, StepStatus, Tenant, Thumbprint, Ticket,
     Trouble,
+    announcing::{News, Said},
     audit::AuditEntry,
     cloud::{Application, Checked, CloudKey, CloudName, EXCHANGE_ONLINE, Principal, application_name},
     gate::Verb,
     hybrid::{AuthServer, IntraOrganizationConnector, OrganizationRelationship, PartnerApplication, SettingOverride},
+    outbox::{OutboxMessage, OutboxStatus},
     renewal::Wait,
     snapshot::{AuthConfig, Certificate, Key, Server, Store, Version},
     step::{CheckResult, Evidence, Process},
@@ -33,8 +35,10 @@ pub(crate) fn examples() -> Vec<(&'static str, Value)> {
         ("Decision", json(&decision(&renewal, &plan))),
         ("Evidence", json(&evidence())),
         ("HybridObjects", json(&hybrid_objects())),
+        ("News", json(&news(&plan))),
         ("Observed", json(&plan.observed)),
         ("Organization", json(&organization)),
+        ("OutboxMessage", json(&outbox_message(&renewal, &plan))),
         ("Outcome", json(&step.outcome)),
         ("PlannedCloud", json(&hybrid_plan(&organization, &request, &snapshot).cloud)),
         ("PlannedServer", json(&plan.servers[0])),
@@ -42,6 +46,7 @@ pub(crate) fn examples() -> Vec<(&'static str, Value)> {
         ("Policy", json(&organization.policy)),
         ("Process", json(&process())),
         ("Request", json(&request)),
+        ("Said", json(&said(&plan))),
         ("Server", json(&snapshot.servers[0])),
         ("State", json(&renewal.state)),
         ("Step", json(&step)),
@@ -53,6 +58,32 @@ pub(crate) fn examples() -> Vec<(&'static str, Value)> {
         ("Renewal", json(&renewal)),
         ("Plan", json(&plan)),
     ]
+}
+
+fn news(plan: &Plan) -> News {
+    News::AwaitingApproval { gate: Gate::Execute, plan_digest: plan.digest(), ended: None }
+}
+
+fn said(plan: &Plan) -> Said {
+    let (by, reason) = ("bob@contoso.example".to_owned(), "Reviewed the plan with the mail team".to_owned());
+    Said { gate: Gate::Execute, plan_digest: plan.digest(), by, reason }
+}
+
+fn outbox_message(renewal: &Renewal, plan: &Plan) -> OutboxMessage {
+    OutboxMessage {
+        id: Uuid::from_u128(0x0193_61b2_90aa_7d02_8d3e_5f1f_2d0c_9b77),
+        target: "chat".to_owned(),
+        lane: format!("chat/{}", domain::announcing::subject(renewal)),
+        event: news(plan).word().to_owned(),
+        organization_id: Some(renewal.organization_id.clone()),
+        renewal_id: Some(renewal.id),
+        sequence: 7,
+        status: OutboxStatus::Pending,
+        failures: 2,
+        last_error: Some("hooks.slack.com answers 503 Service Unavailable".to_owned()),
+        created_at: at(0),
+        finished_at: None,
+    }
 }
 
 fn json<T: Serialize>(value: &T) -> Value {

@@ -60,8 +60,10 @@ pub(crate) struct OutboxMessageWithNews {
     /// What it tells.
     news: News,
     /// When the next message of its lane is tried: this one, if it is the first that is pending there. None when nothing is left to do.
+    #[schema(example = "2026-11-23T10:02:00Z")]
     lane_due_at: Option<DateTime<Utc>>,
     /// Why nothing leaves on its lane any more; `replay` opens it again.
+    #[schema(example = "receiver.example answers 410 Gone")]
     lane_closed: Option<String>,
 }
 

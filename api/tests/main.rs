@@ -15,6 +15,7 @@ mod hybrid;
 mod limits;
 mod oidc;
 mod organizations;
+mod outbox;
 mod raising;
 mod reach;
 mod reading;

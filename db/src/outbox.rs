@@ -22,6 +22,8 @@ use crate::{
     connection::{On, is_usual, list, on},
 };
 
+/// What no stream is before. Asked for so that a look begins in the index of what is new, whatever the database thinks of how much that is.
+const FIRST_STREAM: Uuid = Uuid::nil();
 /// Announcements that are looked at in one transaction.
 const EXPANDED_AT_ONCE: i64 = 50;
 
@@ -189,10 +191,12 @@ impl Tx {
     }
 
     async fn has_announcements(&mut self) -> Result<bool> {
-        let first: Option<Uuid> =
-            on!(self, |db| sqlx::query_scalar("SELECT id FROM announcement WHERE NOT expanded LIMIT 1")
-                .fetch_optional(db)
-                .await)?;
+        let first: Option<Uuid> = on!(self, |db| sqlx::query_scalar(
+            "SELECT id FROM announcement WHERE NOT expanded AND stream >= $1 LIMIT 1"
+        )
+        .bind(FIRST_STREAM)
+        .fetch_optional(db)
+        .await)?;
         Ok(first.is_some())
     }
 
@@ -223,9 +227,9 @@ impl Tx {
         };
         let sql = sqlx::AssertSqlSafe(format!(
             "SELECT id, stream, sequence, renewal_id, organization_id, ticket_system, subject, event FROM announcement
-             WHERE NOT expanded ORDER BY stream, sequence LIMIT $1{lock}"
+             WHERE NOT expanded AND stream >= $1 ORDER BY stream, sequence LIMIT $2{lock}"
         ));
-        Ok(on!(self, |db| sqlx::query_as(sql).bind(EXPANDED_AT_ONCE).fetch_all(db).await)?)
+        Ok(on!(self, |db| sqlx::query_as(sql).bind(FIRST_STREAM).bind(EXPANDED_AT_ONCE).fetch_all(db).await)?)
     }
 
     async fn insert_messages(&mut self, messages: &[(&Unexpanded, String)], now: DateTime<Utc>) -> Result<()> {
@@ -331,12 +335,11 @@ impl Tx {
             On::Sqlite(..) => "",
         };
         let sql = sqlx::AssertSqlSafe(format!(
-            "UPDATE outbox_lane SET attempt = attempt + 1, held = TRUE, due_at = $1 WHERE lane IN (
-                SELECT lane FROM outbox_lane WHERE target = $2 AND due_at <= $3 ORDER BY due_at LIMIT $4{lock}
-             ) RETURNING lane, attempt"
+            "SELECT lane FROM outbox_lane WHERE target = $1 AND due_at <= $2 ORDER BY due_at LIMIT $3{lock}"
         ));
-        let lanes: Vec<HeldLane> =
-            on!(self, |db| sqlx::query_as(sql).bind(lease_ends).bind(target).bind(now).bind(most).fetch_all(db).await)?;
+        let due: Vec<String> =
+            on!(self, |db| sqlx::query_scalar(sql).bind(target).bind(now).bind(most).fetch_all(db).await)?;
+        let lanes = self.hold_lanes(&due, lease_ends).await?;
         let mut claimed = Vec::with_capacity(lanes.len());
         for HeldLane { lane, attempt } in lanes {
             match self.first_message(&lane).await? {
@@ -351,6 +354,18 @@ impl Tx {
             }
         }
         Ok(claimed)
+    }
+
+    async fn hold_lanes(&mut self, lanes: &[String], lease_ends: DateTime<Utc>) -> Result<Vec<HeldLane>> {
+        if lanes.is_empty() {
+            return Ok(Vec::new());
+        }
+        Ok(on!(self, |db| {
+            let mut hold = QueryBuilder::new("UPDATE outbox_lane SET attempt = attempt + 1, held = TRUE, due_at = ");
+            hold.push_bind(lease_ends).push(" WHERE lane IN (");
+            let listed = list(&mut hold, lanes);
+            hold.push(") RETURNING lane, attempt").build_query_as().persistent(is_usual(listed)).fetch_all(db).await
+        })?)
     }
 
     async fn first_message(&mut self, lane: &str) -> Result<Option<Told>> {
@@ -408,7 +423,7 @@ impl Tx {
         on!(self, |db| {
             sqlx::query(
             "UPDATE outbox SET status = $1, failures = failures + $2, last_error = COALESCE($3, last_error), finished_at = $4
-             WHERE id = $5 AND status = 'pending'"
+             WHERE id = $5 AND status NOT IN ('delivered', 'dead', 'dropped')"
         )
         .bind(status.as_str())
         .bind(failed)

@@ -13,10 +13,10 @@ mod history {
 mod support;
 
 use chrono::TimeDelta;
-use db::{Arrival, Db, DeliveryAnswer, DeliveryFilter, Page, Purpose, StepEnd, Taken};
+use db::{Arrival, Db, DeliveryAnswer, DeliveryFilter, MessageEnd, Page, Purpose, StepEnd, Taken, Unexpanded};
 use domain::{
     DeliveryId, DeliveryVerdict, Outcome, Phase, Renewal, RenewalId, TicketStanding, TicketWord, Trouble, gate::Verb,
-    intake::Source, progress,
+    intake::Source, outbox::OutboxStatus, progress,
 };
 use uuid::Uuid;
 
@@ -46,6 +46,9 @@ async fn no_statement_reads_all_that_is_over_or_sorts_it() {
         for text in heard(Box::pin(work(&database.db, &live))).await {
             explainer.check(&text).await;
         }
+        for text in heard(Box::pin(telling(&database.db))).await {
+            explainer.check(&text).await;
+        }
         explainer.close().await;
         database.drop().await;
     }
@@ -70,6 +73,7 @@ async fn models(db: &Db) -> Vec<RenewalId> {
         tx.decide(&no, None, now()).await
     };
     db.write(reject).await.unwrap();
+    tell_all(db).await;
     vec![cancelled, refused.id, rejected.id]
 }
 
@@ -84,6 +88,50 @@ async fn many_keys(db: &Db) {
     making.await.unwrap();
 }
 
+/// Tells a chat everything, and keeps what of it cannot be delivered.
+async fn tell_all(db: &Db) {
+    let all = |_: &Unexpanded| vec!["chat".to_owned()];
+    while db.expand_announcements(all, now()).await.unwrap() {}
+    while let Some(claimed) = db.claim_messages("chat", 1, minutes(5), now()).await.unwrap().pop() {
+        let end =
+            if claimed.attempt % 2 == 0 { MessageEnd::Delivered } else { MessageEnd::Dead { why: "400".to_owned() } };
+        db.write(async |tx| tx.finish_message(&claimed, &end, now()).await).await.unwrap();
+    }
+}
+
+/// Everything that is told to the outside, and every question about it.
+async fn telling(db: &Db) {
+    let some = |announcement: &Unexpanded| {
+        let wanted = announcement.event != "renewal.requested";
+        wanted.then(|| "mail".to_owned()).into_iter().collect()
+    };
+    while db.expand_announcements(some, now()).await.unwrap() {}
+    let end = |attempt| match attempt {
+        1 => MessageEnd::Retry { at: minutes(1), why: "503".to_owned() },
+        2 => MessageEnd::Dead { why: "400".to_owned() },
+        _ => MessageEnd::Closed { why: "410".to_owned() },
+    };
+    for minute in 0..3 {
+        let claimed = db.claim_messages("mail", 1, minutes(minute + 5), minutes(minute)).await.unwrap().pop().unwrap();
+        let end = end(claimed.attempt);
+        let told = db.write(async |tx| {
+            tx.due_targets(minutes(minute)).await?;
+            tx.next_message_due(minutes(minute)).await?;
+            tx.extend_lane(&claimed, minutes(minute + 6)).await?;
+            tx.finish_message(&claimed, &end, minutes(minute)).await?;
+            tx.outbox_lane(&claimed.lane).await?;
+            tx.outbox_news(claimed.id).await?;
+            tx.replay_message(claimed.id, "olga", "again", minutes(minute)).await?;
+            tx.drop_message(claimed.id, "olga", "enough", minutes(minute)).await?;
+            if minute < 2 {
+                tx.replay_message(claimed.id, "olga", "again", minutes(minute + 1)).await?;
+            }
+            db::Result::Ok(())
+        });
+        told.await.unwrap();
+    }
+}
+
 /// Everything that can be listed, with every set of filters.
 async fn lists(db: &Db, live: &Renewal) {
     let listing = db.read(async |tx| {
@@ -92,6 +140,11 @@ async fn lists(db: &Db, live: &Renewal) {
             for organization in [None, Some(contoso())] {
                 for status in [None, Some("cancelled")] {
                     tx.renewals(organization.as_ref(), status, page).await?;
+                }
+            }
+            for target in [None, Some("chat")] {
+                for status in [None, Some(OutboxStatus::Dead)] {
+                    tx.outbox(status, target, page).await?;
                 }
             }
             tx.audit_page(page).await?;

@@ -8,6 +8,7 @@ mod continuous_gate;
 mod disturbed;
 mod finishing;
 mod hybrid;
+mod outbox;
 mod raising;
 mod records;
 mod runs;

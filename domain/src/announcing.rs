@@ -331,13 +331,16 @@ fn text_of<'a>(detail: &'a Json, member: &str) -> Option<&'a str> {
 fn news(new: &NewAudit, state: Option<&State>) -> Option<News> {
     let text = |member| text_of(&new.detail, member).unwrap_or_default().to_owned();
     Some(match new.action {
-        "renewal.requested" => News::Requested,
+        // With a state it tells of one that was paused before it was looked at.
+        "renewal.requested" if state.is_none() => News::Requested,
         "decision.approved" => News::Approved(said(new)?),
         "decision.rejected" => News::DecisionRejected(said(new)?),
         "decision.withdrawn" => News::Withdrawn(said(new)?),
         "gate.escalated" => News::Escalated { why: words(&new.detail) },
         "ticket.changed" => News::TicketChanged { why: words(&new.detail) },
-        "renewal.break_glass" => News::BreakGlass { by: new.actor.clone(), reason: text("reason") },
+        "gate.broken_glass" | "renewal.break_glass" => {
+            News::BreakGlass { by: new.actor.clone(), reason: text("reason") }
+        }
         _ => of_state(new, state?)?,
     })
 }

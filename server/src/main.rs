@@ -16,8 +16,14 @@ use api::{Claims, Role as TokenRole};
 use chrono::{TimeDelta, Utc};
 use clap::{Args, Parser, Subcommand};
 use db::Schema;
-use domain::OrganizationId;
-use worker::connectors::cloud::Way;
+use domain::{
+    OrganizationId,
+    announcing::{Announcement, News},
+};
+use worker::{
+    connectors::cloud::Way,
+    outbox::{Delivered, Message},
+};
 
 use crate::{
     config::Config,
@@ -59,6 +65,11 @@ enum Command {
     Probe {
         /// Its id in the configuration.
         organization: String,
+    },
+    /// Send a test message to a target of the configuration, and say what came of it.
+    TestTarget {
+        /// Its id in the configuration.
+        target: String,
     },
     /// Print the OpenAPI document.
     #[command(disable_version_flag = true)]
@@ -142,6 +153,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Lab(args) => lab_command::run(args).await?,
         Command::Demo(args) => return demo::run(args).await,
         Command::Probe { organization } => return probe::run(&load()?, &organization).await,
+        Command::TestTarget { target } => return test_target(&load()?, &target).await,
         Command::Openapi { version } if version == "3.0" => {
             say!("{}", serde_json::to_string_pretty(&api::openapi_3_0())?);
         }
@@ -212,6 +224,36 @@ fn check(config: &Config) -> anyhow::Result<()> {
         say!("  target {}: {events}", target.id);
     }
     Ok(())
+}
+
+/// Sends a message that tells of nothing.
+async fn test_target(config: &Config, target: &str) -> anyhow::Result<ExitCode> {
+    let known = || config.outbound.subscriptions.iter().map(|one| one.id.as_str()).collect::<Vec<_>>().join(", ");
+    let found = config.outbound.subscriptions.iter().find(|one| one.id == target);
+    let found = found.with_context(|| format!("there is no target {target}; there are: {}", known()))?;
+    let (id, now) = (uuid::Uuid::now_v7(), Utc::now());
+    let announcement = Announcement {
+        id,
+        stream: uuid::Uuid::nil(),
+        sequence: 0,
+        at: now,
+        actor: "rekey test-target".to_owned(),
+        organization_id: None,
+        news: News::Test,
+        renewal: None,
+    };
+    let text = announcement.text(&config.outbound.public_url);
+    let message = Message { id, lane: format!("{target}/test"), announcement, text, failures: 0, now };
+    match found.target.deliver(&message).await {
+        Delivered::Done => {
+            say!("{target} has message {id}");
+            Ok(ExitCode::SUCCESS)
+        }
+        Delivered::Retry { why, .. } | Delivered::Dead { why } | Delivered::Gone { why } => {
+            say!("{target} has not got it: {why}");
+            Ok(ExitCode::FAILURE)
+        }
+    }
 }
 
 /// Says who signs in to a tenant; fails when Entra would not let them.

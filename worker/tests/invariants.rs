@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::TimeDelta;
-use db::LoadedRun;
+use db::{LoadedRun, Page, Unexpanded};
 use domain::{
     Event, Gate, Phase, RenewalId, State, StepKind, StepStatus, Thumbprint, Trouble, audit::AuditEntry, progress::Facts,
 };
@@ -46,8 +46,33 @@ pub(crate) async fn check(world: &World, id: RenewalId, leftovers: &Leftovers, b
     key_destroyed(world, &run, &audit).await;
     as_the_end_says(world, &run, &report);
     keys_in_entra(world, &run, &report, broken);
+    told_once(world, id, &audit).await;
     let left = world.lab.shells();
     assert!(left <= leftovers.shells, "leaked: {left} shells are open, {leftovers:?}");
+}
+
+/// What of the record is announced leads to one message, whatever happened to those who wrote it; nothing else does.
+async fn told_once(world: &World, id: RenewalId, audit: &[AuditEntry]) {
+    let (everybody, now) = (|_: &Unexpanded| vec!["everybody".to_owned()], world.now());
+    while world.db.expand_announcements(everybody, now).await.unwrap() {}
+    let page = Page { before: None, limit: 10_000 };
+    let messages = world.db.read(async |tx| tx.outbox(None, None, page).await).await.unwrap();
+    let messages: Vec<_> = messages.into_iter().filter(|message| message.renewal_id == Some(id)).collect();
+    let told: BTreeMap<i64, &str> = messages.iter().map(|message| (message.sequence, message.event.as_str())).collect();
+    assert_eq!(told.len(), messages.len(), "told twice: {messages:#?}");
+    for entry in audit {
+        let begins = entry.action == "renewal.requested" && entry.detail.get("from").is_none();
+        let ends = ["succeeded", "rejected", "expired", "cancelled", "failed", "rolled_back", "paused"];
+        let over = ends.iter().any(|word| entry.action.strip_prefix("renewal.") == Some(word));
+        if begins || over || entry.action.starts_with("decision.") {
+            assert_eq!(told.get(&entry.sequence), Some(&entry.action.as_str()), "not told: {entry:?}");
+        }
+    }
+    for (sequence, event) in told {
+        let entry = audit.iter().find(|entry| entry.sequence == sequence);
+        let announced = ["renewal.", "decision."].iter().any(|noun| entry.is_some_and(|e| e.action.starts_with(noun)));
+        assert!(announced, "{event} tells of {entry:?}");
+    }
 }
 
 /// It has come to an end, and every step with it.

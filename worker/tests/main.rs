@@ -10,6 +10,7 @@ mod every_call;
 mod faults_of_the_wire;
 mod hybrid;
 mod invariants;
+mod outbox;
 mod process;
 mod refusals;
 mod restored;

@@ -18,6 +18,8 @@ pub(crate) async fn heard(work: impl Future<Output = ()>) -> Vec<String> {
     work.await;
     let mut texts = take();
     texts.retain(|text| ["SELECT", "UPDATE", "DELETE"].iter().any(|word| text.starts_with(word)));
+    // What sqlx asks PostgreSQL about names of types is no statement of ours.
+    texts.retain(|text| !text.contains("pg_type"));
     texts.sort();
     texts.dedup();
     texts

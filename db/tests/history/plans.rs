@@ -8,7 +8,7 @@ use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, Row as _
 use crate::support::Database;
 
 /// What grows with every renewal and is kept.
-const HISTORY: [&str; 11] = [
+const HISTORY: [&str; 14] = [
     "renewal",
     "plan",
     "decision",
@@ -20,10 +20,13 @@ const HISTORY: [&str; 11] = [
     "delivery",
     "ticket_record",
     "api_key",
+    "announcement",
+    "outbox",
+    "outbox_lane",
 ];
 
 /// What is kept of a renewal, and its columns in a copy.
-const COPIED: [(&str, &str, &str); 7] = [
+const COPIED: [(&str, &str, &str); 10] = [
     ("plan", "renewal_id, digest, body, created_at", "r.id, o.digest, o.body, o.created_at"),
     (
         "decision",
@@ -51,6 +54,21 @@ const COPIED: [(&str, &str, &str); 7] = [
         "{id}, o.source, o.sender, o.received_at, o.verdict, o.status, o.size, o.ticket_number, r.id, o.answer",
     ),
     ("ticket_record", "system, key, renewal_id", "o.system, o.key || r.id, r.id"),
+        "announcement",
+        "id, stream, sequence, renewal_id, organization_id, ticket_system, subject, event, actor, at, news, renewal, expanded",
+        "{id}, r.id, o.sequence, r.id, o.organization_id, o.ticket_system, o.subject, o.event, o.actor, o.at, o.news, o.renewal, o.expanded",
+    ),
+    (
+        "outbox",
+        "id, announcement_id, target, lane, stream, sequence, renewal_id, organization_id, event, status, failures, created_at, finished_at",
+        "{id}, o.announcement_id, 'copy' || {text}, o.lane || {text}, r.id, o.sequence, r.id, o.organization_id, o.event, o.status, o.failures,
+         o.created_at, o.finished_at",
+    ),
+    (
+        "outbox_lane",
+        "lane, target, attempt, held, due_at",
+        "o.lane || {text}, o.target, 7, o.held, o.due_at",
+    ),
 ];
 
 /// A connection of its own to a database whose statements are explained.
@@ -74,9 +92,9 @@ impl Explainer {
 
     /// Makes renewals that are over in the same way, with all that belongs to them.
     pub(crate) async fn copy(&mut self, model: RenewalId, copies: i32) {
-        let (id, literal) = match self {
-            Self::Postgres(_) => ("gen_random_uuid()", format!("'{model}'")),
-            Self::Sqlite(_) => ("randomblob(16)", format!("x'{}'", model.0.simple())),
+        let (id, text, literal) = match self {
+            Self::Postgres(_) => ("gen_random_uuid()", "CAST(r.id AS TEXT)", format!("'{model}'")),
+            Self::Sqlite(_) => ("randomblob(16)", "hex(r.id)", format!("x'{}'", model.0.simple())),
         };
         self.run(format!(
             "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {copies})
@@ -86,11 +104,15 @@ impl Explainer {
         ))
         .await;
         for (table, columns, values) in COPIED {
-            let values = values.replace("{id}", id);
-            let whose = if table == "audit" { "stream" } else { "renewal_id" };
+            let values = values.replace("{id}", id).replace("{text}", text);
+            let whose = match table {
+                "audit" => format!("o.stream = {literal}"),
+                "outbox_lane" => format!("o.lane = 'chat/{model}'"),
+                _ => format!("o.renewal_id = {literal}"),
+            };
             self.run(format!(
                 "INSERT INTO {table} ({columns}) SELECT {values} FROM {table} AS o CROSS JOIN renewal AS r
-                 WHERE o.{whose} = {literal} AND r.requested_by = 'copy of {model}'"
+                 WHERE {whose} AND r.requested_by = 'copy of {model}'"
             ))
             .await;
         }

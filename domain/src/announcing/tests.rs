@@ -41,6 +41,7 @@ fn change(from: &State, to: &State) -> NewAudit {
         "paused" => "renewal.paused",
         "succeeded" => "renewal.succeeded",
         "planning" => "renewal.planning",
+        "requested" => "renewal.requested",
         other => panic!("{other}"),
     };
     let mut detail = json!({ "from": from.status(), "state": to });
@@ -99,10 +100,11 @@ fn a_wait_for_a_person_is_told_each_time_with_what_to_do() {
 
 #[test]
 fn a_pause_and_its_end_are_told_and_nothing_else_begins_with_it() {
-    let was = running(Phase::Distribute);
-    let paused =
-        State::Paused { was: Box::new(was.clone()), by: "olga".to_owned(), reason: "wait".to_owned(), at: now() };
-    assert_eq!(words(&[was.clone(), paused, was]), ["renewal.paused", "renewal.resumed"]);
+    for was in [State::Requested, running(Phase::Distribute), at_gate(Gate::Publish)] {
+        let paused =
+            State::Paused { was: Box::new(was.clone()), by: "olga".to_owned(), reason: "wait".to_owned(), at: now() };
+        assert_eq!(words(&[was.clone(), paused, was]), ["renewal.paused", "renewal.resumed"]);
+    }
 }
 
 #[test]

@@ -73,11 +73,10 @@ enum Tls {
     Starttls,
 }
 
-/// Where messages may go, what their links begin with, and who is told what.
+/// What links in messages begin with, and who is told what.
 #[derive(Clone, Debug)]
 pub(crate) struct Outbound {
     pub(crate) public_url: PublicUrl,
-    pub(crate) allow: AllowList,
     pub(crate) subscriptions: Vec<Subscription>,
 }
 
@@ -108,7 +107,7 @@ pub(super) fn build(
         let subscription = subscription(target, &public_url, &allow, folder);
         subscriptions.push(subscription.with_context(|| format!("target {id}"))?);
     }
-    Ok(Outbound { public_url, allow, subscriptions })
+    Ok(Outbound { public_url, subscriptions })
 }
 
 fn subscription(

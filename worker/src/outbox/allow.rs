@@ -173,7 +173,7 @@ impl AllowList {
     fn check_address(&self, host: &str, address: IpAddr, port: Option<u16>, by_name: bool) -> Result<(), NotAllowed> {
         let mut forms = forms(address);
         let listed = |address: &IpAddr| self.0.iter().any(|rule| rule.holds(*address) && rule.allows_port(port));
-        if forms.iter().any(|form| listed(form)) || (by_name && !forms.iter().any(|form| is_special(*form))) {
+        if forms.iter().any(listed) || (by_name && !forms.iter().any(|form| is_special(*form))) {
             return Ok(());
         }
         let told = forms.pop().unwrap_or(address);
