@@ -174,6 +174,7 @@ pub(crate) fn plan(request: &Request) -> Plan {
         lab: true,
         windows: true,
         cloud: None,
+        test_mailbox: None,
         policy: Policy::default(),
     };
     domain::planning::plan(&organization, request, &snapshot(), now()).unwrap()
@@ -309,6 +310,7 @@ pub(crate) async fn distributing(db: &Db, organization: &str, servers: usize) ->
         lab: true,
         windows: true,
         cloud: None,
+        test_mailbox: None,
         policy: Policy::default(),
     };
     let plan = domain::planning::plan(&managed, &new.request, &snapshot_of(servers), now()).unwrap();
