@@ -112,6 +112,11 @@ impl Change {
         }
     }
 
+    /// Whether one read is enough to know that it is made: a key that is missing may not have been there yet, unless it was seen before.
+    fn is_proven(&self, held: &[Credential], sent: bool) -> bool {
+        self.is_made(held) && (sent || matches!(self, Self::Add { .. }))
+    }
+
     /// The first key that must be there and is not.
     fn lacks(&self, held: &[Credential]) -> Option<&str> {
         let (Self::Add { beside, .. } | Self::Remove { beside, .. }) = self;
@@ -140,10 +145,15 @@ impl Change {
 impl Cloud {
     /// The keys of an application or principal, when several reads in a row have said the same. What one replica lacks another shows.
     pub async fn settled_keys(&self, holder: &Holder) -> Result<Vec<Credential>> {
+        self.settled(holder, |_| false).await
+    }
+
+    /// The same, or what a single read shows when that is enough.
+    async fn settled(&self, holder: &Holder, is_enough: impl Fn(&[Credential]) -> bool) -> Result<Vec<Credential>> {
         let mut held = self.keys(holder).await?;
         let mut alike = 1;
         for _ in 1..MOST_READS {
-            if alike == READS {
+            if alike == READS || is_enough(&held) {
                 return Ok(held);
             }
             self.let_pass(self.shared.patience.apart).await?;
@@ -186,7 +196,8 @@ impl Cloud {
         let mut tried = 0;
         let mut sent: Option<Sent> = None;
         loop {
-            let held = self.settled_keys(holder).await?;
+            let was_sent = sent.is_some();
+            let held = self.settled(holder, |read| change.is_proven(read, was_sent)).await?;
             let error = if change.is_made(&held) {
                 let Some(sent) = &mut sent else {
                     return Ok(Changed { already: true, before: held.clone(), after: held });

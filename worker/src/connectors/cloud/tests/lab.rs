@@ -165,6 +165,11 @@ fn stale_reads(lab: &Lab, skip: u32, times: u32) {
     lab.apply(Fault::Cloud { requests, disturbance: CloudDisturbance::Stale }).unwrap();
 }
 
+/// Every replica takes in what is written at once.
+fn no_lag(lab: &Lab) {
+    lab.apply(Fault::TenantLag { replica_seconds: Some(0), cache_seconds: None, write_gap_seconds: Some(0) }).unwrap();
+}
+
 fn somebody_registers_a_key(lab: &Lab) {
     lab.apply(Fault::CloudKeys { change: KeyChange::Add }).unwrap();
 }
@@ -179,6 +184,7 @@ async fn a_key_that_only_some_replicas_show_yet_is_not_erased() {
     let application = dedicated(&lab, &cloud).await;
     let beside: Vec<String> = application.key_credentials.iter().map(|key| key.key_id().to_owned()).collect();
     let holder = Holder::Application(application.id);
+    no_lag(&lab);
     somebody_registers_a_key(&lab);
     // The first read comes from a replica that is behind.
     stale_reads(&lab, 0, 1);
@@ -215,6 +221,7 @@ async fn no_list_is_sent_while_replicas_disagree() {
 async fn a_key_that_no_read_had_shown_and_that_was_erased_is_told_with_its_certificate() {
     let (lab, cloud) = tenant().await;
     let holder = Holder::Application(dedicated(&lab, &cloud).await.id);
+    no_lag(&lab);
     somebody_registers_a_key(&lab);
     // Everything that is read before the list is sent is old, and one of the reads after it.
     stale_reads(&lab, 0, READS as u32 + 1);
