@@ -33,9 +33,9 @@ pub(crate) struct Leftovers {
 }
 
 impl Leftovers {
-    /// Takes note of what is there when a worker is killed.
-    pub(crate) fn add(&mut self, lab: &Lab) {
-        self.shells += lab.shells();
+    /// Takes note of what is there when a worker is killed. Each of the steps that it is at may have asked for one more, which is not made yet.
+    pub(crate) fn add(&mut self, lab: &Lab, steps_at_once: usize) {
+        self.shells += lab.shells() + steps_at_once;
     }
 }
 

@@ -427,7 +427,7 @@ impl Trial {
         let mut killed = 0;
         while let Some(process) = still(self) {
             self.sprung += usize::from(self.world.processes[process].writes.sprung());
-            self.leftovers.add(&self.world.lab);
+            self.leftovers.add(&self.world.lab, self.script.steps_at_once);
             self.world.kill(process).await;
             killed += 1;
         }

@@ -3,11 +3,11 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use db::Purpose;
 use domain::{
-    Outcome, Place, Snapshot, Thumbprint,
+    Outcome, Phase, Place, Snapshot, Step, Thumbprint,
     plan::PlannedServer,
     planning::{APP_POOLS, SERVICE_HOST},
     snapshot::{Key, Store},
-    step::{CheckResult, Evidence},
+    step::{CheckResult, Evidence, Process},
 };
 use futures_util::{StreamExt as _, stream};
 use serde::Deserialize;
@@ -128,27 +128,42 @@ async fn processes(context: &Context<'_>, planned: &PlannedServer) -> Evidence {
     let Some(published_at) = context.facts().published_at else {
         return check(CheckResult::NotMade, "not published yet".to_owned());
     };
-    match on(&endpoint, async |session| stale_processes(context, session, published_at).await).await {
+    let known = restarted(context, &planned.fqdn);
+    match on(&endpoint, async |session| stale_processes(context, session, published_at, known).await).await {
         Ok(stale) if stale.is_empty() => check(CheckResult::Passed, "all started after publication".to_owned()),
         Ok(stale) => check(CheckResult::Failed, format!("not started after publication: {}", stale.join(", "))),
         Err(error) => check(CheckResult::Failed, error.to_string()),
     }
 }
 
-/// The names of what does not run, or has run since before `since`. Compared by the server's own clock.
+/// What the restart of a server has read back.
+fn restarted<'a>(context: &'a Context<'_>, fqdn: &str) -> &'a [Process] {
+    let on_it = |step: &&Step| step.phase == Phase::Restart && step.target == fqdn;
+    match context.claimed.run.steps.iter().find(on_it).and_then(|step| step.outcome.as_ref()) {
+        Some(Outcome::Restarted { processes }) => processes,
+        _ => &[],
+    }
+}
+
+/// The names of what does not run, or has run since before `since`. Compared by the server's own clock. What is `known` to have been started after
+/// that is not doubted: a clock that is corrected afterwards would make it look older.
 pub(super) async fn stale_processes(
     context: &Context<'_>,
     session: &mut connectors::Session,
     since: DateTime<Utc>,
+    known: &[Process],
 ) -> exchange::Result<Vec<&'static str>> {
     let ahead = discovery::clock_ahead(|| context.now(), session).await?;
     let running = windows::processes(session, SERVICE_HOST, &APP_POOLS).await?;
     let since = since + TimeDelta::seconds(ahead);
-    let fresh = |name: &str| {
-        let mut same = running.iter().filter(|p| p.name == name).peekable();
-        same.peek().is_some() && same.all(|p| p.started_at >= since)
-    };
-    Ok(std::iter::once(SERVICE_HOST).chain(APP_POOLS).filter(|name| !fresh(name)).collect())
+    Ok(std::iter::once(SERVICE_HOST).chain(APP_POOLS).filter(|name| !is_fresh(name, &running, since, known)).collect())
+}
+
+/// Whether it runs, and every process of it was started at or after `since`, or when one was that is known to be new enough.
+fn is_fresh(name: &str, running: &[Process], since: DateTime<Utc>, known: &[Process]) -> bool {
+    let of = |processes: &'_ [Process]| processes.iter().filter(|p| p.name == name).map(|p| p.started_at).min();
+    let since = of(known).map_or(since, |known| known.min(since));
+    of(running).is_some_and(|first| first >= since)
 }
 
 #[derive(Deserialize)]
@@ -196,4 +211,29 @@ async fn told_keys(context: &Context<'_>, planned: &PlannedServer) -> std::resul
 
 fn evidence(check: &str, target: &str, result: CheckResult, detail: String) -> Evidence {
     Evidence { check: check.to_owned(), target: target.to_owned(), result, detail }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn process(name: &str, started: i64) -> Process {
+        Process { name: name.to_owned(), started_at: DateTime::from_timestamp(started, 0).unwrap() }
+    }
+
+    #[test]
+    fn a_process_is_fresh_if_it_runs_since_the_publication_or_since_the_restart() {
+        let published = DateTime::from_timestamp(1000, 0).unwrap();
+        let fresh = |running: &[Process], known: &[Process]| is_fresh("pool", running, published, known);
+        assert!(fresh(&[process("pool", 1001)], &[]));
+        assert!(!fresh(&[process("pool", 999)], &[]), "older than the publication");
+        assert!(!fresh(&[process("other", 1001)], &[]), "does not run");
+        assert!(!fresh(&[process("pool", 1001), process("pool", 999)], &[]), "one of two is older");
+        // The clock was put right by a minute after the restart, which had seen it start after the publication.
+        let restarted = [process("pool", 950)];
+        assert!(fresh(&[process("pool", 950)], &restarted));
+        assert!(fresh(&[process("pool", 970)], &restarted), "restarted once more");
+        assert!(!fresh(&[process("pool", 940)], &restarted), "older than what the restart had seen");
+        assert!(!fresh(&[process("pool", 950)], &[process("other", 950)]));
+    }
 }

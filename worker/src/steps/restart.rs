@@ -19,14 +19,14 @@ pub(super) async fn run(context: &Context<'_>) -> Result<Ended> {
 
 async fn restart(context: &Context<'_>, session: &mut Session) -> Result<Ended> {
     let since = changed_at(context)?;
-    for name in stale_processes(context, session, since).await? {
+    for name in stale_processes(context, session, since, &[]).await? {
         let command =
             if name == SERVICE_HOST { windows::restart_service(name) } else { windows::restart_app_pool(name) };
         let cmdlet = command.name.clone();
         let answer = context.mutate(session, command).await?;
         exchange::succeed(&cmdlet, answer)?;
     }
-    let stale = stale_processes(context, session, since).await?;
+    let stale = stale_processes(context, session, since, &[]).await?;
     if !stale.is_empty() {
         return Err(StepError::Retry(Trouble::new(
             "not_restarted",
