@@ -67,6 +67,14 @@ pub(crate) enum StepError {
 }
 
 impl StepError {
+    /// To be tried again by itself, after this real time if there is one.
+    fn not_before(trouble: Trouble, after: Option<Duration>) -> Self {
+        match after {
+            Some(after) => Self::later(trouble, after),
+            None => Self::Retry(trouble),
+        }
+    }
+
     /// After what a service has asked for, but not more than a day.
     fn later(trouble: Trouble, after: Duration) -> Self {
         let day = TimeDelta::days(1);

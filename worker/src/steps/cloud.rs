@@ -182,13 +182,13 @@ fn same_way(before: &HybridObjects, now: &HybridObjects, tenant_id: Option<&str>
 /// The longest that a look waits because the tenant asks for it: a date may come near meanwhile.
 const LONGEST_PAUSE: Duration = Duration::from_secs(15 * 60);
 
-/// To be tried again by itself, and not before the tenant may be asked again.
-pub(super) fn later(seen: &Snapshot, trouble: Trouble) -> StepError {
+/// How long the tenant, which could not be read, asks to be left alone.
+pub(super) fn asked_pause(seen: &Snapshot) -> Option<Duration> {
     match &seen.tenant {
         Some(Tenant::Unreachable { retry_after_seconds: Some(seconds), .. }) => {
-            StepError::later(trouble, Duration::from_secs(*seconds).min(LONGEST_PAUSE))
+            Some(Duration::from_secs(*seconds).min(LONGEST_PAUSE))
         }
-        _ => StepError::Retry(trouble),
+        _ => None,
     }
 }
 

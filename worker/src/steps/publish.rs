@@ -1,5 +1,7 @@
 //! Make the new certificate the current one. While nobody has approved that, keep Exchange from doing it by itself.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use db::{Purpose, StepEnd};
 use domain::{
@@ -11,7 +13,7 @@ use domain::{
 
 use super::{
     Context, Ended, Result, StepError,
-    cloud::{Unread, as_approved, key_in_entra, later},
+    cloud::{Unread, as_approved, asked_pause, key_in_entra},
     context::foreign_change,
     evidence,
     stage::REPLICATION,
@@ -115,18 +117,18 @@ async fn incomplete(context: &Context<'_>) -> Result<Option<Missing>> {
         format!("Not everything is ready for the new certificate: {}", listed(&missing)),
         how_to_repair(&missing),
     );
-    Ok(Some(Missing { trouble, seen: snapshot }))
+    Ok(Some(Missing { trouble, not_before: asked_pause(&snapshot) }))
 }
 
-/// What is missing, and the look that has shown it.
+/// What is missing, and how long the tenant asks to be left alone, if that is why it is not known.
 struct Missing {
     trouble: Trouble,
-    seen: Snapshot,
+    not_before: Option<Duration>,
 }
 
 impl Missing {
     fn told(self) -> StepError {
-        later(&self.seen, self.trouble)
+        StepError::not_before(self.trouble, self.not_before)
     }
 }
 
