@@ -287,6 +287,7 @@ pub(crate) async fn hybrid_approved(db: &Db, by_hand: bool) -> (Renewal, Plan) {
         lab: true,
         windows: true,
         cloud: (!by_hand).then_some(settings),
+        test_mailbox: None,
         policy: Policy::default(),
     };
     let snapshot = Snapshot { hybrid: true, tenant: (!by_hand).then_some(tenant), ..snapshot() };
