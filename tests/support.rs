@@ -73,6 +73,11 @@ impl Rekey {
         Self { child, base, output, readers }
     }
 
+    /// Where its API is.
+    pub(crate) fn url(&self) -> &str {
+        &self.base
+    }
+
     /// `kill -9`.
     pub(crate) fn kill(&mut self) {
         self.child.start_kill().unwrap();

@@ -45,6 +45,21 @@ impl Caller {
         &self.claims.sub
     }
 
+    /// The groups that they belong to, as their token says.
+    pub(crate) fn groups(&self) -> &[String] {
+        &self.claims.groups
+    }
+
+    /// Whether they hold one of these roles, or are an administrator.
+    pub(crate) fn require(&self, roles: &[Role]) -> Result<(), Problem> {
+        self.clone().holding_any(roles).map(drop)
+    }
+
+    /// Whether they hold just this role.
+    pub(crate) fn holds(&self, role: Role) -> bool {
+        self.claims.roles.contains(&role)
+    }
+
     fn holding_any(self, roles: &[Role]) -> Result<Self, Problem> {
         let held = &self.claims.roles;
         if held.contains(&Role::Administrator) || roles.iter().any(|role| held.contains(role)) {
@@ -93,9 +108,19 @@ pub(crate) trait Permission {
 }
 
 impl<P: Permission> May<P> {
+    /// Who they are.
+    pub(crate) fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
     /// The subject of their token.
     pub(crate) fn subject(&self) -> &str {
         self.caller.subject()
+    }
+
+    /// The groups that they belong to, as their token says.
+    pub(crate) fn groups(&self) -> &[String] {
+        self.caller.groups()
     }
 }
 
@@ -127,7 +152,7 @@ impl Permission for Control {
 #[derive(Debug)]
 pub(crate) enum Decide {}
 impl Permission for Decide {
-    const ROLES: &'static [Role] = &[Role::Approver];
+    const ROLES: &'static [Role] = &[Role::Approver, Role::BreakGlass];
 }
 
 /// To raise renewals.
@@ -135,6 +160,13 @@ impl Permission for Decide {
 pub(crate) enum Raise {}
 impl Permission for Raise {
     const ROLES: &'static [Role] = &[Role::Requester];
+}
+
+/// To have a plan made anew.
+#[derive(Debug)]
+pub(crate) enum Replan {}
+impl Permission for Replan {
+    const ROLES: &'static [Role] = &[Role::Requester, Role::Operator];
 }
 
 /// To read renewals and organizations: everybody with a role.

@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 
 use crate::{
     Problem, State,
-    caller::{Control, May},
+    caller::{Control, May, Replan},
     input::{Body, IfMatch, IfMatchHeader, OptionalBody, Why},
     renewals::shown,
 };
@@ -26,6 +26,12 @@ pub(crate) struct Reasoned {
     reason: Why,
 }
 
+impl Reasoned {
+    pub(crate) fn why(&self) -> &str {
+        self.reason.as_str()
+    }
+}
+
 /// Why an operator does this, if there is something to say.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -34,6 +40,13 @@ pub(crate) struct Remark {
     /// A remark for the audit.
     #[serde(default)]
     reason: Option<Why>,
+}
+
+impl Remark {
+    /// The remark; empty without one.
+    pub(crate) fn why(&self) -> &str {
+        self.reason.as_ref().map(Why::as_str).unwrap_or_default()
+    }
 }
 
 /// What an operator gives up, and why.
@@ -88,6 +101,27 @@ pub(crate) async fn pause_renewal(
 ) -> Result<HttpResponse, Problem> {
     let (by, why, now) = (caller.subject(), body.reason.as_str(), state.now());
     let renewal = state.db.write(async |tx| tx.pause(*id, expected.0, by, why, now).await).await?;
+    Ok(shown(&renewal))
+}
+
+/// Make the plan of a renewal anew, before it begins.
+///
+/// The preflight looks at everything again. An identical plan keeps its digest and its approvals; a changed one needs new ones.
+#[utoipa::path(tag = "control", request_body = Reasoned, params(("id" = RenewalId, Path), IfMatchHeader), responses(
+    (status = 200, body = Renewal, headers(("ETag" = String, description = "Its version"))),
+    (status = 409, description = "It has begun (`already_begun`), is being planned, or is over"),
+    (status = 412, description = "The renewal has changed since the version in `If-Match`")
+))]
+#[post("/v1/renewals/{id}/replan")]
+pub(crate) async fn replan_renewal(
+    caller: May<Replan>,
+    state: Data<State>,
+    id: Path<RenewalId>,
+    expected: IfMatch,
+    Body(body): Body<Reasoned>,
+) -> Result<HttpResponse, Problem> {
+    let (by, why, now) = (caller.subject(), body.reason.as_str(), state.now());
+    let renewal = state.db.write(async |tx| tx.replan(*id, expected.0, by, why, now).await).await?;
     Ok(shown(&renewal))
 }
 

@@ -6,15 +6,16 @@ use actix_web::{
     post,
     web::{Data, Json, Path},
 };
+use chrono::{DateTime, Utc};
 use db::LoadedRun;
-use domain::{Decision, Digest, Gate, Renewal, RenewalId, Verdict, gate::Verb};
+use domain::{Decision, Digest, Gate, GateRule, Plan, Renewal, RenewalId, Verdict, gate::Verb};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::{
-    Problem, State,
-    caller::{Decide, May, Read},
+    Problem, Role, State,
+    caller::{Caller, Decide, May, Read},
     input::{Body, IfMatch, IfMatchHeader, Why},
     renewals::etag,
 };
@@ -37,6 +38,9 @@ pub(crate) struct NewDecision {
     plan_digest: Digest,
     /// Why.
     reason: Why,
+    /// Pass the gate alone, in an emergency: needs the role `break_glass` and a reason of at least 20 characters. An auditor reviews it.
+    #[serde(default)]
+    break_glass: bool,
 }
 
 /// A decision that was taken, and the renewal after it.
@@ -65,6 +69,7 @@ pub(crate) async fn create_decision(
     expected: IfMatch,
     Body(new): Body<NewDecision>,
 ) -> Result<HttpResponse, Problem> {
+    may_decide(caller.caller(), new.break_glass)?;
     let decision = Decision {
         id: Uuid::now_v7(),
         renewal_id: *id,
@@ -74,11 +79,27 @@ pub(crate) async fn create_decision(
         decided_by: caller.subject().to_owned(),
         reason: new.reason.into(),
         decided_at: state.now(),
+        decided_groups: caller.groups().to_vec(),
+        break_glass: new.break_glass,
+        voided_by: None,
     };
     let at = decision.decided_at;
     let renewal = state.db.write(async |tx| tx.decide(&decision, expected.0, at).await).await?;
     let etag = (header::ETAG, etag(renewal.version));
     Ok(HttpResponse::Created().insert_header(etag).json(TakenDecision { decision, renewal }))
+}
+
+/// An administrator decides like an approver, but breaks the glass only with the role for it.
+fn may_decide(caller: &Caller, break_glass: bool) -> Result<(), Problem> {
+    if !break_glass {
+        return caller.require(&[Role::Approver]);
+    }
+    if caller.holds(Role::BreakGlass) {
+        return Ok(());
+    }
+    Err(Problem::forbidden(
+        "Breaking the glass needs the role break_glass, which an administrator does not have by itself.",
+    ))
 }
 
 /// Every decision on a renewal, and where its gates stand.
@@ -103,6 +124,19 @@ pub(crate) struct GateStanding {
     /// Who approved the current plan, without the requester.
     #[schema(example = json!(["bob@contoso.example"]))]
     approved_by: Vec<String>,
+    /// What is missing, in words.
+    #[schema(example = json!(["one more approval of group exchange-admins"]))]
+    missing: Vec<String>,
+    /// Whose approvals no longer count because they are too old.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(example = json!([]))]
+    lapsed: Vec<String>,
+    /// Whether somebody broke the glass.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    broken_glass: bool,
+    /// What the gate asks for beyond its quorum.
+    #[serde(skip_serializing_if = "GateRule::is_empty")]
+    rule: GateRule,
     /// Who rejected the current plan and has not withdrawn it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "carol@contoso.example")]
@@ -131,20 +165,36 @@ pub(crate) async fn list_decisions(
     id: Path<RenewalId>,
 ) -> Result<Json<Decisions>, Problem> {
     let run = state.db.read(async |tx| tx.load_run(*id).await).await?;
-    Ok(Json(Decisions { gates: standings(&run), items: run.decisions }))
+    Ok(Json(Decisions { gates: standings(&run, state.now()), items: run.decisions }))
 }
 
 /// Where the gates of the current plan stand.
-pub(crate) fn standings(run: &LoadedRun) -> Vec<GateStanding> {
+pub(crate) fn standings(run: &LoadedRun, now: DateTime<Utc>) -> Vec<GateStanding> {
     let Some(plan) = &run.plan else { return Vec::new() };
-    let standing = |gate: Gate| {
-        let (verdict, rejected_by) = match run.as_run().verdict(plan, gate) {
-            Verdict::Approved { .. } => (VerdictWord::Approved, None),
-            Verdict::Open { .. } => (VerdictWord::Open, None),
-            Verdict::Rejected { by, .. } => (VerdictWord::Rejected, Some(by)),
-        };
-        let approved_by = gate.approvers(&plan.digest(), &run.renewal.requested_by, &run.decisions);
-        GateStanding { gate, quorum: plan.quorum(gate), verdict, approved_by, rejected_by }
+    plan.gates_in_order().map(|gate| standing(run, plan, gate, now)).collect()
+}
+
+fn standing(run: &LoadedRun, plan: &Plan, gate: Gate, now: DateTime<Utc>) -> GateStanding {
+    let (rule, digest) = (plan.rule(gate), run.renewal.plan_digest.clone().unwrap_or_else(|| plan.digest()));
+    let view = run.as_run();
+    let asked = view.asked(plan, gate, &digest, &rule, now);
+    let people = |decisions: Vec<&Decision>| decisions.iter().map(|d| d.decided_by.clone()).collect();
+    let (verdict, missing, rejected_by, broken_glass) = match asked.verdict(&run.decisions) {
+        Verdict::Approved { broken_glass, .. } => (VerdictWord::Approved, Vec::new(), None, broken_glass),
+        Verdict::Open { missing, .. } => (VerdictWord::Open, missing, None, false),
+        Verdict::Rejected { by, .. } => (VerdictWord::Rejected, Vec::new(), Some(by), false),
     };
-    plan.gates_in_order().map(standing).collect()
+    let (approved_by, lapsed) = (people(asked.approvals(&run.decisions)), people(asked.lapsed(&run.decisions)));
+    let missing = missing.iter().map(ToString::to_string).collect();
+    GateStanding {
+        gate,
+        quorum: plan.quorum(gate),
+        verdict,
+        approved_by,
+        missing,
+        lapsed,
+        broken_glass,
+        rule: rule.clone(),
+        rejected_by,
+    }
 }

@@ -1,5 +1,7 @@
 //! The OpenAPI document: what the routes say of themselves, and what holds for all of them.
 
+mod importable;
+
 use actix_web::App;
 use serde_json::Value;
 use utoipa::{
@@ -8,10 +10,12 @@ use utoipa::{
         Components, ContentBuilder, Ref, RefOr, Response, ResponseBuilder, Schema,
         path::Operation,
         schema::ArrayItems,
-        security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
+        security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
     },
 };
 use utoipa_actix_web::AppExt;
+
+pub use importable::openapi_3_0;
 
 use crate::{
     examples::examples,
@@ -32,8 +36,10 @@ use crate::{
         (name = "renewals", description = "Raise a renewal and follow it"),
         (name = "decisions", description = "Decide on exactly what was planned"),
         (name = "control", description = "Hold, let go, stop, take back"),
+        (name = "hooks", description = "What ticket systems send by themselves"),
         (name = "organizations", description = "What is configured, and what was seen of it"),
         (name = "audit", description = "Who did what"),
+        (name = "outbox", description = "Messages to ticket systems, mail, chats and webhooks"),
         (name = "service", description = "The service itself")
     )
 )]
@@ -54,6 +60,7 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
         refer_to_items(name, schema);
     }
     components.security_schemes.insert("bearer".to_owned(), RefOr::T(bearer()));
+    components.security_schemes.insert("signature".to_owned(), RefOr::T(signature()));
     for (path, item) in &mut document.paths.paths {
         let operations = [&mut item.get, &mut item.post];
         for operation in operations.into_iter().flatten() {
@@ -88,6 +95,12 @@ fn bearer() -> SecurityScheme {
     )
 }
 
+fn signature() -> SecurityScheme {
+    let about =
+        "Standard Webhooks 1.0 (webhook-id, webhook-timestamp and webhook-signature); from Jira X-Hub-Signature.";
+    SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::with_description("webhook-signature", about)))
+}
+
 /// Adds what holds for every operation: its errors, and the token that it needs.
 fn complete(operation: &mut Operation, path: &str) {
     for (status, response) in &mut operation.responses.responses {
@@ -105,6 +118,12 @@ fn complete(operation: &mut Operation, path: &str) {
         operation.security = Some(vec![SecurityRequirement::new("bearer", Vec::<String>::new())]);
         let unauthenticated = problem("The token is missing or not valid; `detail` says why");
         operation.responses.responses.insert("401".to_owned(), RefOr::T(unauthenticated));
+    }
+    if path.starts_with("/v1/hooks/") {
+        let signed = SecurityRequirement::new("signature", Vec::<String>::new());
+        operation.security.get_or_insert_default().push(signed);
+        let refused = problem("The signature or the credential is missing or not valid; `detail` says why");
+        operation.responses.responses.insert("401".to_owned(), RefOr::T(refused));
     }
 }
 

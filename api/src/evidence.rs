@@ -91,7 +91,7 @@ async fn gather(tx: &mut db::Tx, id: RenewalId, now: DateTime<Utc>) -> db::Resul
         after: tx.snapshot_of(id, Purpose::After).await?,
     };
     let audit = whole_audit(tx, id).await?;
-    let gates = standings(&run);
+    let gates = standings(&run, now);
     let db::LoadedRun { renewal, steps, decisions, .. } = run;
     Ok(EvidencePack { format: FORMAT, taken_at: now, renewal, plan, decisions, gates, steps, snapshots, audit })
 }

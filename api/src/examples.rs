@@ -90,6 +90,8 @@ fn request() -> Request {
     Request {
         organization: contoso(),
         reason: Reason::Expiring,
+        change_type: None,
+        risk: None,
         ticket: Some(Ticket {
             system: "servicenow".to_owned(),
             number: "CHG0030022".to_owned(),
@@ -243,15 +245,10 @@ fn certificate() -> Certificate {
 
 fn renewal(request: &Request, plan: &Plan) -> Renewal {
     Renewal {
-        id: RenewalId(id(1)),
-        organization_id: contoso(),
-        requested_by: "alice@contoso.example".to_owned(),
-        request: request.clone(),
-        state: State::AwaitingApproval { gate: Gate::Execute, digest: plan.digest(), since: at(0) },
+        state: State::awaiting(Gate::Execute, plan.digest(), at(0)),
         plan_digest: Some(plan.digest()),
         version: 4,
-        created_at: at(0),
-        updated_at: at(0),
+        ..Renewal::requested(RenewalId(id(1)), "alice@contoso.example", request.clone(), at(0))
     }
 }
 
@@ -292,6 +289,9 @@ fn decision(renewal: &Renewal, plan: &Plan) -> Decision {
         decided_by: "bob@contoso.example".to_owned(),
         reason: "Reviewed the plan with the mail team".to_owned(),
         decided_at: at(2),
+        decided_groups: Vec::new(),
+        break_glass: false,
+        voided_by: None,
     }
 }
 

@@ -19,7 +19,7 @@ use crate::{Problem, problem::FieldError};
 pub(crate) const BODY_LIMIT: usize = 64 * 1024;
 
 /// A body that takes longer than this to arrive is given up.
-const BODY_TIMEOUT: Duration = Duration::from_secs(15);
+pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A JSON body.
 #[derive(Debug)]

@@ -13,20 +13,24 @@ mod certificate;
 mod certificates;
 mod control;
 mod decisions;
+mod deliveries;
 mod document;
 mod events;
 mod evidence;
 mod examples;
 mod frame;
 mod health;
+mod hooks;
 mod idempotency;
 mod identity;
 mod input;
 mod organizations;
+mod outbox;
 mod page;
 mod plans;
 mod problem;
 mod renewals;
+mod reviews;
 mod runbook;
 mod servicenow;
 mod state;
@@ -43,7 +47,8 @@ use tokio_util::sync::CancellationToken;
 use utoipa_actix_web::{AppExt, service_config::ServiceConfig};
 use utoipa_swagger_ui::SwaggerUi;
 
-pub use document::openapi;
+pub use document::{openapi, openapi_3_0};
+pub use hooks::source::{Accept, Source, SourceError};
 pub(crate) use problem::Problem;
 pub use state::State;
 pub use tokens::{Claims, Role, TokenError, Tokens, UnknownRole};
@@ -61,6 +66,8 @@ fn routes(config: &mut ServiceConfig<'_>) {
         .service(steps::list_steps)
         .service(decisions::list_decisions)
         .service(decisions::create_decision)
+        .service(reviews::list_reviews)
+        .service(reviews::review_broken_gate)
         .service(audit::list_renewal_audit)
         .service(events::follow_renewal)
         .service(evidence::show_evidence)
@@ -68,6 +75,7 @@ fn routes(config: &mut ServiceConfig<'_>) {
         .service(control::pause_renewal)
         .service(control::resume_renewal)
         .service(control::retry_renewal)
+        .service(control::replan_renewal)
         .service(control::skip_steps)
         .service(control::roll_back_renewal)
         .service(organizations::list_organizations)
@@ -77,7 +85,17 @@ fn routes(config: &mut ServiceConfig<'_>) {
         .service(organizations::show_auth_config)
         .service(organizations::show_hybrid)
         .service(organizations::show_policy)
+        .service(hooks::receive_from_servicenow)
+        .service(hooks::receive_from_jira)
+        .service(hooks::receive_from_anybody)
+        .service(deliveries::list_deliveries)
+        .service(deliveries::show_delivery)
+        .service(deliveries::replay_delivery)
         .service(audit::list_audit)
+        .service(outbox::list_outbox)
+        .service(outbox::show_outbox_message)
+        .service(outbox::replay_outbox_message)
+        .service(outbox::drop_outbox_message)
         .service(identity::show_identity)
         .service(health::show_health)
         .service(health::show_readiness);

@@ -6,7 +6,8 @@ use actix_web::{
     HttpRequest, HttpResponse, ResponseError,
     http::{StatusCode, header},
 };
-use domain::{RenewalId, Trouble};
+use chrono::{DateTime, Utc};
+use domain::{Delivery, DeliveryVerdict, RenewalId, Trouble, audit::AuditEntry};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -26,6 +27,8 @@ struct Told {
     action: Cow<'static, str>,
     errors: Vec<FieldError>,
     holder: Option<RenewalId>,
+    won_by: Option<Winner>,
+    slots: Option<Slots>,
 }
 
 /// A problem as it is sent (RFC 9457).
@@ -69,6 +72,37 @@ pub(crate) struct ProblemDetails<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "/v1/renewals/019361b2-7f3a-7c61-9a55-0c7be3b0f4d1")]
     holder: Option<String>,
+    /// Who was faster, where two could not both win.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(inline)]
+    won_by: Option<&'a Winner>,
+    /// The first time at which the renewal may start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "2026-11-28T20:00:00Z")]
+    first_feasible_slot: Option<DateTime<Utc>>,
+    /// The last time at which it may start and be over before the old certificate expires.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "2027-01-03T20:00:00Z")]
+    latest_safe_start: Option<DateTime<Utc>>,
+}
+
+/// Who was faster.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(example = json!({"actor": "carol@contoso.example", "action": "decision.rejected", "at": "2026-11-23T10:00:00Z"}))]
+pub(crate) struct Winner {
+    /// Who, or which process: a timer is one of its worker.
+    actor: String,
+    /// What, as in the audit.
+    action: String,
+    /// When.
+    at: DateTime<Utc>,
+}
+
+/// When a renewal can be done.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Slots {
+    pub(crate) first_feasible_slot: Option<DateTime<Utc>>,
+    pub(crate) latest_safe_start: Option<DateTime<Utc>>,
 }
 
 /// A member of the body that is wrong.
@@ -90,7 +124,15 @@ impl Problem {
         detail: impl Into<String>,
         action: impl Into<Cow<'static, str>>,
     ) -> Self {
-        let told = Told { title, detail: detail.into(), action: action.into(), errors: Vec::new(), holder: None };
+        let told = Told {
+            title,
+            detail: detail.into(),
+            action: action.into(),
+            errors: Vec::new(),
+            holder: None,
+            won_by: None,
+            slots: None,
+        };
         Self { slug: slug.into(), status, told: Box::new(told) }
     }
 
@@ -98,6 +140,43 @@ impl Problem {
     pub(crate) fn unauthenticated(detail: impl Into<String>) -> Self {
         let action = "Mint a token with `rekey token` and send it as `Authorization: Bearer <token>`";
         Self::new(StatusCode::UNAUTHORIZED, "unauthenticated", "A valid token is needed", detail, action)
+    }
+
+    /// 401: a delivery is not signed as its source wants it.
+    pub(crate) fn bad_signature(detail: impl Into<String>) -> Self {
+        let action = "Sign the bytes of the body with the secret of the source, as docs/integrations/ shows it";
+        Self::new(StatusCode::UNAUTHORIZED, "bad_signature", "A valid signature is needed", detail, action)
+    }
+
+    /// 401: a signed delivery is so old that it may be a copy that somebody kept.
+    pub(crate) fn replay_too_old(detail: impl Into<String>) -> Self {
+        let action = "Sign it again with the time of now; check the clock of the sender, or raise `tolerance_seconds`";
+        Self::new(StatusCode::UNAUTHORIZED, "replay_too_old", "The message is too old", detail, action)
+    }
+
+    /// 401: the clock of the sender of a signed delivery is ahead.
+    pub(crate) fn timestamp_ahead(detail: impl Into<String>) -> Self {
+        let action = "Check the clock of the sender and that of this service";
+        Self::new(StatusCode::UNAUTHORIZED, "timestamp_ahead", "The message is from the future", detail, action)
+    }
+
+    /// 409: of a delivery not enough is kept.
+    pub(crate) fn not_replayable(delivery: &Delivery) -> Self {
+        let detail = match delivery.repeats {
+            Some(first) if delivery.verdict == DeliveryVerdict::Duplicate => {
+                format!("It is a copy of delivery {first}, which holds the body.")
+            }
+            _ => "Its body is not kept whole.".to_owned(),
+        };
+        let action = "Replay the delivery that it is a copy of, or let the sender send it again";
+        Self::new(StatusCode::CONFLICT, "not_replayable", "This delivery cannot be replayed", detail, action)
+    }
+
+    /// 409: the source of a delivery is not configured any more.
+    pub(crate) fn source_gone(source: &str) -> Self {
+        let detail = format!("The source `{source}` is not configured any more.");
+        let action = "Configure it again, or raise the renewal with POST /v1/renewals";
+        Self::new(StatusCode::CONFLICT, "source_gone", "Nobody can read this delivery", detail, action)
     }
 
     /// 403: the caller lacks a role.
@@ -262,9 +341,27 @@ impl Problem {
         problem
     }
 
+    /// 422: the start time is too late for the old certificate.
+    pub(crate) fn not_feasible(trouble: Trouble, slots: Slots) -> Self {
+        let mut problem = Self::refused(trouble);
+        problem.told.slots = Some(slots);
+        problem
+    }
+
+    /// 409: somebody was faster.
+    fn overtaken(trouble: Trouble, by: AuditEntry) -> Self {
+        let mut problem = Self::refused(trouble);
+        problem.told.won_by = Some(Winner { actor: by.actor, action: by.action, at: by.at });
+        problem
+    }
+
     /// What the run itself says against it.
     fn refused(trouble: Trouble) -> Self {
         let (status, title) = match trouble.code.as_str() {
+            "excluded" => (StatusCode::FORBIDDEN, "You had a hand in this renewal"),
+            "own_review" => (StatusCode::FORBIDDEN, "You broke the glass yourself"),
+            "break_glass_off" => (StatusCode::FORBIDDEN, "The glass cannot be broken here"),
+            "not_feasible" | "reason_too_short" => (StatusCode::UNPROCESSABLE_ENTITY, "It cannot be done like this"),
             "self_approval" => (StatusCode::FORBIDDEN, "You asked for this renewal yourself"),
             "stale_digest" => (StatusCode::CONFLICT, "The plan has changed"),
             "gate_not_open" => (StatusCode::CONFLICT, "There is nothing to decide"),
@@ -273,6 +370,11 @@ impl Problem {
             _ => (StatusCode::CONFLICT, "Not possible as things stand"),
         };
         Self::new(status, trouble.code, title, trouble.message, trouble.action)
+    }
+
+    /// What happened this time.
+    pub(crate) fn detail(&self) -> &str {
+        &self.told.detail
     }
 
     /// The body, with what only the frame around the handler knows.
@@ -301,6 +403,9 @@ impl Problem {
             action: &told.action,
             errors: &told.errors,
             holder,
+            won_by: told.won_by.as_ref(),
+            first_feasible_slot: told.slots.and_then(|slots| slots.first_feasible_slot),
+            latest_safe_start: told.slots.and_then(|slots| slots.latest_safe_start),
         };
         response.body(serde_json::to_string(&details).expect("strings and numbers are JSON"))
     }
@@ -312,6 +417,7 @@ impl From<db::Error> for Problem {
             db::Error::OrganizationBusy { holder } => Self::organization_busy(holder),
             db::Error::Stale { version } => Self::stale(version),
             db::Error::NotFound(what) => Self::not_found(format!("There is no such {what}.")),
+            db::Error::Overtaken { trouble, by } => Self::overtaken(trouble, *by),
             db::Error::Refused(trouble) | db::Error::GateClosed(trouble) => Self::refused(trouble),
             db::Error::Illegal(illegal) => Self::new(
                 StatusCode::CONFLICT,

@@ -7,7 +7,10 @@ use actix_web::{
     web::{Data, Path},
 };
 use db::{Raise, Raised};
-use domain::{Digest, OrganizationId, Renewal, RenewalId, Request, plan::canonical_json, progress::PhaseProgress};
+use domain::{
+    Digest, OrganizationId, Renewal, RenewalId, Request, plan::canonical_json, planning::in_time,
+    progress::PhaseProgress, renewal::AtRisk,
+};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
@@ -18,7 +21,7 @@ use crate::{
     idempotency::{CallerKey, IdempotencyHeader},
     input::{Body, Params, none_match_names},
     page::{Cursor, Limit, Page},
-    problem::FieldError,
+    problem::{FieldError, Slots},
 };
 
 /// Raise a renewal.
@@ -32,7 +35,7 @@ use crate::{
         ("Idempotency-Replayed" = String, description = "`true` when this is the stored answer")
     )),
     (status = 409, description = "Another renewal of the organization is live (`holder` names it), or the same request is being answered"),
-    (status = 422, description = "Members of the body are wrong, or the idempotency key stands for another body")
+    (status = 422, description = "Members of the body are wrong, the idempotency key stands for another body, or with this start time the old certificate expires too early (`not_feasible`)")
 ))]
 #[post("/v1/renewals")]
 pub(crate) async fn create_renewal(
@@ -54,7 +57,8 @@ pub(crate) async fn raise(
     key: Option<db::IdempotencyKey>,
 ) -> Result<HttpResponse, Problem> {
     check(state, &request)?;
-    let renewal = requested(state, requested_by, request);
+    let at_risk = feasible(state, &request).await?;
+    let renewal = Renewal { at_risk, ..requested(state, requested_by, request) };
     let (id, body) = (renewal.id, serde_json::to_string(&renewal).map_err(db::Error::from)?);
     let keyed = key.map(|key| {
         let status = i32::from(StatusCode::ACCEPTED.as_u16());
@@ -87,19 +91,25 @@ fn check(state: &State, request: &Request) -> Result<(), Problem> {
     if errors.is_empty() { Ok(()) } else { Err(Problem::invalid_request(errors)) }
 }
 
-fn requested(state: &State, requested_by: &str, request: Request) -> Renewal {
-    let now = state.now();
-    Renewal {
-        id: RenewalId(Uuid::now_v7()),
-        organization_id: request.organization.clone(),
-        requested_by: requested_by.to_owned(),
-        request,
-        state: domain::State::Requested,
-        plan_digest: None,
-        version: 1,
-        created_at: now,
-        updated_at: now,
+/// What is known of the old certificate's end says about the start time. Nothing is known before somebody has looked; the preflight looks again.
+async fn feasible(state: &State, request: &Request) -> Result<Option<AtRisk>, Problem> {
+    let (organization, now) = (state.organization(&request.organization)?, state.now());
+    let seen = state.db.read(async |tx| tx.latest_snapshot(&request.organization).await).await?;
+    let Some(seen) = seen else { return Ok(None) };
+    match in_time::asked(&organization.policy, request, &seen, now) {
+        Ok(at_risk) => Ok(at_risk),
+        Err(late) => {
+            let slots = Slots {
+                first_feasible_slot: late.at_once.starts_at,
+                latest_safe_start: late.at_once.latest_safe_start,
+            };
+            Err(Problem::not_feasible(late.trouble(), slots))
+        }
     }
+}
+
+fn requested(state: &State, requested_by: &str, request: Request) -> Renewal {
+    Renewal::requested(RenewalId(Uuid::now_v7()), requested_by, request, state.now())
 }
 
 fn accepted(id: RenewalId, status: StatusCode) -> actix_web::HttpResponseBuilder {

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use domain::{Organization, OrganizationId, Timeline};
 use tokio_util::sync::CancellationToken;
 
-use crate::{Problem, Tokens};
+use crate::{Problem, Source, Tokens};
 
 /// What the API serves from. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -14,6 +14,8 @@ pub struct State {
     pub(crate) db: db::Db,
     pub(crate) tokens: Tokens,
     pub(crate) organizations: Arc<BTreeMap<OrganizationId, Organization>>,
+    /// What may send deliveries, by id.
+    pub(crate) sources: Arc<BTreeMap<String, Source>>,
     pub(crate) timeline: Timeline,
     /// Ends event streams when the service stops.
     pub(crate) shutdown: CancellationToken,
@@ -24,7 +26,21 @@ impl State {
     #[must_use]
     pub fn new(db: db::Db, organizations: Vec<Organization>, tokens: Tokens, timeline: Timeline) -> Self {
         let organizations = organizations.into_iter().map(|o| (o.id.clone(), o)).collect();
-        Self { db, tokens, organizations: Arc::new(organizations), timeline, shutdown: CancellationToken::new() }
+        Self {
+            db,
+            tokens,
+            organizations: Arc::new(organizations),
+            sources: Arc::default(),
+            timeline,
+            shutdown: CancellationToken::new(),
+        }
+    }
+
+    /// The same, taking deliveries of these sources.
+    #[must_use]
+    pub fn with_sources(self, sources: Vec<Source>) -> Self {
+        let sources = sources.into_iter().map(|source| (source.id().to_owned(), source)).collect();
+        Self { sources: Arc::new(sources), ..self }
     }
 
     /// The time that renewals live in.

@@ -21,13 +21,16 @@ pub enum Role {
     Operator,
     /// Read the audit of everything.
     Auditor,
+    /// Pass a gate alone, in an emergency, with a reason and a review. Not held by an administrator unless named.
+    BreakGlass,
     /// All of it, except approving what they asked for themselves.
     Administrator,
 }
 
 impl Role {
     /// Every role.
-    pub const ALL: [Self; 5] = [Self::Requester, Self::Approver, Self::Operator, Self::Auditor, Self::Administrator];
+    pub const ALL: [Self; 6] =
+        [Self::Requester, Self::Approver, Self::Operator, Self::Auditor, Self::BreakGlass, Self::Administrator];
 
     /// The word used in tokens and messages.
     #[must_use]
@@ -37,6 +40,7 @@ impl Role {
             Self::Approver => "approver",
             Self::Operator => "operator",
             Self::Auditor => "auditor",
+            Self::BreakGlass => "break_glass",
             Self::Administrator => "administrator",
         }
     }
@@ -57,7 +61,7 @@ impl FromStr for Role {
 
 /// Text that is not a role.
 #[derive(Debug, thiserror::Error)]
-#[error("a role is one of requester, approver, operator, auditor, administrator")]
+#[error("a role is one of requester, approver, operator, auditor, break_glass, administrator")]
 pub struct UnknownRole;
 
 /// What a token says. Times are Unix seconds of real time, also when a lab runs faster.

@@ -2,11 +2,13 @@
 
 #![expect(clippy::unwrap_used, reason = "clippy.toml allows it in tests; this is for their helpers")]
 
+mod approvals;
 mod control;
 mod deciding;
 mod document;
 mod events;
 mod frame;
+mod hooks;
 mod hybrid;
 mod organizations;
 mod raising;

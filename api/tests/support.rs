@@ -1,6 +1,9 @@
 //! A running service, people with tokens, and a worker's part played by hand.
 
-use std::collections::{BTreeMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::LazyLock,
+};
 
 use api::{Claims, Role, State, Tokens};
 use chrono::{DateTime, TimeDelta, TimeZone, Utc};
@@ -21,6 +24,8 @@ pub(crate) struct Service {
     pub(crate) shutdown: CancellationToken,
     pub(crate) serving: tokio::task::JoinHandle<std::io::Result<()>>,
     client: Client,
+    /// Contoso, with its rules.
+    organization: Organization,
     /// The PostgreSQL server and the database that was made there.
     postgres: Option<(String, String)>,
     _directory: tempfile::TempDir,
@@ -120,6 +125,14 @@ impl Service {
         services
     }
 
+    /// One whose Contoso has rules of its own.
+    pub(crate) async fn start_under(organization: Organization) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let db = Db::open(&format!("sqlite:{}", directory.path().join("rekey.db").display())).await.unwrap();
+        db.migrate().await.unwrap();
+        Self::start_of(db, directory, organization)
+    }
+
     pub(crate) async fn start_unmigrated() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let db = Db::open(&format!("sqlite:{}", directory.path().join("rekey.db").display())).await.unwrap();
@@ -127,14 +140,19 @@ impl Service {
     }
 
     fn start_with(db: Db, directory: tempfile::TempDir) -> Self {
+        Self::start_of(db, directory, organization("contoso"))
+    }
+
+    fn start_of(db: Db, directory: tempfile::TempDir, contoso: Organization) -> Self {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let organizations = vec![organization("contoso"), organization("fabrikam")];
+        let organizations = vec![contoso.clone(), organization("fabrikam")];
         let state = State::new(db.clone(), organizations, Tokens::new(&SECRET), Timeline::real());
+        let state = state.with_sources(crate::hooks::sources());
         let shutdown = CancellationToken::new();
         let serving = tokio::spawn(api::serve(listener, state, shutdown.clone()));
         let client = Client::builder().no_proxy().build().unwrap();
-        Self { db, url, shutdown, serving, client, postgres: None, _directory: directory }
+        Self { db, url, shutdown, serving, client, organization: contoso, postgres: None, _directory: directory }
     }
 
     /// A request without a token.
@@ -152,6 +170,13 @@ impl Service {
 
     pub(crate) async fn post(&self, who: Person, path: &str, body: Value) -> Answer {
         Answer::of(self.request(who, Method::POST, path).json(&body).send().await.unwrap()).await
+    }
+
+    /// As [`Service::post`], by somebody who belongs to groups.
+    pub(crate) async fn post_as(&self, who: Person, groups: &[&str], path: &str, body: Value) -> Answer {
+        let groups = groups.iter().map(|group| (*group).to_owned()).collect();
+        let token = Tokens::new(&SECRET).mint(&Claims { groups, ..who.claims() }).unwrap();
+        Answer::of(self.anonymous(Method::POST, path).bearer_auth(token).json(&body).send().await.unwrap()).await
     }
 
     /// Alice raises a renewal; gives its URL.
@@ -173,13 +198,25 @@ impl Service {
         self.plan_from(url, snapshot()).await
     }
 
+    /// Plays the preflight of a worker under these rules. The organization is as before, or has one server less.
+    pub(crate) async fn plan_under(&self, url: &str, organization: &Organization, changed: bool) -> Plan {
+        // The same each time: a certificate does not expire later because somebody looks again.
+        static SEEN: LazyLock<Snapshot> = LazyLock::new(snapshot);
+        let mut seen = SEEN.clone();
+        seen.servers.truncate(if changed { 1 } else { 2 });
+        self.plan_of(url, organization, seen).await
+    }
+
     /// Plays the preflight of a worker that has seen this.
     pub(crate) async fn plan_from(&self, url: &str, snapshot: Snapshot) -> Plan {
+        self.plan_of(url, &self.organization, snapshot).await
+    }
+
+    async fn plan_of(&self, url: &str, organization: &Organization, snapshot: Snapshot) -> Plan {
         let claimed = self.claim().await;
         assert_eq!(claimed.run.renewal.id, id_of(url));
         let now = Utc::now();
-        let plan =
-            domain::planning::plan(&organization("contoso"), &claimed.run.renewal.request, &snapshot, now).unwrap();
+        let plan = domain::planning::plan(organization, &claimed.run.renewal.request, &snapshot, now).unwrap();
         self.db
             .write(async |tx| {
                 tx.insert_snapshot(Some(claimed.run.renewal.id), db::Purpose::Before, &snapshot).await?;

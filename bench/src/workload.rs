@@ -7,7 +7,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use db::{Bounds, ClaimedStep, Db, StepEnd, Wanted};
 use domain::{
     Decision, Gate, Organization, OrganizationId, Outcome, Plan, Policy, Reason, Renewal, RenewalId, Request, Snapshot,
-    State, StepKind, Thumbprint,
+    StepKind, Thumbprint,
     gate::Verb,
     snapshot::{AuthConfig, Certificate, Key, Server, Store, Version},
     step::Publisher,
@@ -191,6 +191,9 @@ pub(crate) fn approval(renewal: RenewalId, plan: &Plan, now: DateTime<Utc>) -> D
         decided_by: "bob@contoso.example".to_owned(),
         reason: "Reviewed the plan with the mail team".to_owned(),
         decided_at: now,
+        decided_groups: Vec::new(),
+        break_glass: false,
+        voided_by: None,
     }
 }
 
@@ -237,24 +240,17 @@ fn thumbprint(digit: char) -> Thumbprint {
 
 fn renewal(organization: &str, now: DateTime<Utc>) -> anyhow::Result<Renewal> {
     let organization = OrganizationId::parse(organization)?;
-    Ok(Renewal {
-        id: RenewalId(Uuid::now_v7()),
-        organization_id: organization.clone(),
-        requested_by: "alice@contoso.example".to_owned(),
-        request: Request {
-            organization,
-            reason: Reason::Expiring,
-            ticket: None,
-            not_before: None,
-            allow_absent: Vec::new(),
-            note: Some("Auth certificate expires on 2027-01-07".to_owned()),
-        },
-        state: State::Requested,
-        plan_digest: None,
-        version: 1,
-        created_at: now,
-        updated_at: now,
-    })
+    let request = Request {
+        organization,
+        reason: Reason::Expiring,
+        change_type: None,
+        risk: None,
+        ticket: None,
+        not_before: None,
+        allow_absent: Vec::new(),
+        note: Some("Auth certificate expires on 2027-01-07".to_owned()),
+    };
+    Ok(Renewal::requested(RenewalId(Uuid::now_v7()), "alice@contoso.example", request, now))
 }
 
 fn snapshot(organization: &OrganizationId, servers: usize, now: DateTime<Utc>) -> anyhow::Result<Snapshot> {

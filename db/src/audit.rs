@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use chrono::{DateTime, Utc};
 use domain::{
     OrganizationId, Renewal, RenewalId,
+    announcing::{Announcement, announced},
     audit::{AuditEntry, NewAudit},
 };
 use sqlx::{QueryBuilder, types::Json};
@@ -20,7 +21,7 @@ const COLUMNS: &str = "id, renewal_id, organization_id, sequence, at, actor, act
 /// An entry that has no number yet.
 struct Unnumbered<'a> {
     stream: Uuid,
-    renewal: Option<RenewalId>,
+    renewal: Option<&'a Renewal>,
     organization: Option<&'a OrganizationId>,
     new: NewAudit,
     at: DateTime<Utc>,
@@ -29,8 +30,31 @@ struct Unnumbered<'a> {
 impl<'a> Unnumbered<'a> {
     fn of(renewal: &'a Renewal, new: NewAudit, at: DateTime<Utc>) -> Self {
         let organization = Some(&renewal.organization_id);
-        Self { stream: renewal.id.0, renewal: Some(renewal.id), organization, new, at }
+        Self { stream: renewal.id.0, renewal: Some(renewal), organization, new, at }
     }
+}
+
+/// What of these entries is announced: with the renewal as it is at that entry, which others of them may have changed further.
+fn announcements(entries: &[(&Unnumbered<'_>, i64)]) -> Vec<Announcement> {
+    let told = announced(entries.iter().map(|(entry, _)| (entry.renewal, &entry.new)));
+    let of = |told: domain::announcing::Announced| {
+        let (entry, sequence) = entries.get(told.entry)?;
+        let renewal = entry.renewal.map(|renewal| match told.state {
+            Some(state) => Renewal { state, ..renewal.clone() },
+            None => renewal.clone(),
+        });
+        Some(Announcement {
+            id: Uuid::now_v7(),
+            stream: entry.stream,
+            sequence: *sequence,
+            at: entry.at,
+            actor: entry.new.actor.clone(),
+            organization_id: entry.organization.cloned(),
+            news: told.news,
+            renewal,
+        })
+    };
+    told.into_iter().filter_map(of).collect()
 }
 
 impl Tx {
@@ -67,23 +91,26 @@ impl Tx {
 
     async fn append_some(&mut self, entries: &[Unnumbered<'_>]) -> Result<()> {
         let mut next = self.number(entries).await?;
-        let mut sequence = |stream| {
-            let next = next.entry(stream).or_default();
+        let mut sequence = |entry: &Unnumbered<'_>| {
+            let next = next.entry(entry.stream).or_default();
             *next += 1;
             *next
         };
+        let entries: Vec<(&Unnumbered<'_>, i64)> = entries.iter().map(|entry| (entry, sequence(entry))).collect();
         on!(self, |db| {
             let mut insert = QueryBuilder::new(
                 "INSERT INTO audit (id, stream, sequence, renewal_id, organization_id, at, actor, action, detail) ",
             );
-            insert.push_values(entries, |mut row, entry| {
-                row.push_bind(Uuid::now_v7()).push_bind(entry.stream).push_bind(sequence(entry.stream));
-                row.push_bind(entry.renewal).push_bind(entry.organization).push_bind(entry.at);
+            insert.push_values(&entries, |mut row, (entry, sequence)| {
+                row.push_bind(Uuid::now_v7()).push_bind(entry.stream).push_bind(*sequence);
+                row.push_bind(entry.renewal.map(|renewal| renewal.id))
+                    .push_bind(entry.organization)
+                    .push_bind(entry.at);
                 row.push_bind(&entry.new.actor).push_bind(entry.new.action).push_bind(Json(&entry.new.detail));
             });
             insert.build().persistent(is_usual(entries.len())).execute(db).await.map(drop)
         })?;
-        Ok(())
+        self.insert_announcements(&announcements(&entries)).await
     }
 
     /// Takes numbers for these entries. Returns the last one that was taken before, for each stream.

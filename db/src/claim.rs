@@ -8,9 +8,7 @@ use std::{
 
 use chrono::{DateTime, Utc};
 use domain::{
-    Event, OrganizationId, Renewal, RenewalId, State, Step, StepId, StepStatus,
-    audit::NewAudit,
-    progress::{self, Permit},
+    Event, OrganizationId, Renewal, RenewalId, State, Step, StepId, StepStatus, audit::NewAudit, progress::Permit,
 };
 use serde_json::json;
 use tracing::{error, warn};
@@ -321,7 +319,7 @@ fn choose(run: &LoadedRun, share: usize, wanted: &Wanted<'_>, chosen: &mut Chose
     let mut room = Room::of(&live, &run.renewal, wanted);
     let mut left = share;
     for step in live.into_iter().filter(|step| wanted.is_due(step)) {
-        match progress::permit(&run.renewal.state, step) {
+        match run.as_run().permit(step, wanted.now) {
             Permit::Park => chosen.parked.push((run.renewal.id, Fence::of(step))),
             permit if left > 0 && room.take(&step.site) => {
                 left -= 1;

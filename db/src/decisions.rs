@@ -1,7 +1,7 @@
 //! Table `decision`: rows are added, never changed.
 
 use domain::{Decision, RenewalId};
-use sqlx::QueryBuilder;
+use sqlx::{QueryBuilder, types::Json};
 
 use crate::{
     Result, Tx,
@@ -11,9 +11,10 @@ use crate::{
 impl Tx {
     /// Adds a decision.
     pub async fn insert_decision(&mut self, new: &Decision) -> Result<()> {
-        on!(self, |db| sqlx::query(
-            "INSERT INTO decision (id, renewal_id, gate, plan_digest, verb, decided_by, reason, decided_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)"
+        on!(self, |db| {
+            sqlx::query(
+            "INSERT INTO decision (id, renewal_id, gate, plan_digest, verb, decided_by, reason, decided_at, decided_groups, break_glass, voided_by)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
         )
         .bind(new.id)
         .bind(new.renewal_id)
@@ -23,9 +24,13 @@ impl Tx {
         .bind(&new.decided_by)
         .bind(&new.reason)
         .bind(new.decided_at)
+        .bind(Json(&new.decided_groups))
+        .bind(new.break_glass)
+        .bind(&new.voided_by)
         .execute(db)
         .await
-        .map(drop))?;
+        .map(drop)
+        })?;
         Ok(())
     }
 
@@ -41,7 +46,8 @@ impl Tx {
     ) -> Result<Vec<Decision>> {
         Ok(on!(self, |db| {
             let mut query = QueryBuilder::new(
-                "SELECT id, renewal_id, gate, plan_digest, verb, decided_by, reason, decided_at FROM decision WHERE renewal_id IN (",
+                "SELECT id, renewal_id, gate, plan_digest, verb, decided_by, reason, decided_at, decided_groups, break_glass, voided_by
+                 FROM decision WHERE renewal_id IN (",
             );
             let listed = list(&mut query, renewals);
             query.push(") ORDER BY id").build_query_as().persistent(is_usual(listed)).fetch_all(db).await

@@ -1,6 +1,6 @@
 //! What a caller of the database can act on.
 
-use domain::{IllegalTransition, RenewalId, Trouble};
+use domain::{IllegalTransition, RenewalId, Trouble, audit::AuditEntry};
 
 /// Short form of results here.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -26,6 +26,14 @@ pub enum Error {
     /// The plan refuses the verb in this state.
     #[error("{0}")]
     Refused(Trouble),
+    /// The gate was passed, or the run is over: somebody or a timer was faster.
+    #[error("{trouble}")]
+    Overtaken {
+        /// What is refused, and what to do.
+        trouble: Trouble,
+        /// What was recorded last: who was faster, and when.
+        by: Box<AuditEntry>,
+    },
     /// There is no such row.
     #[error("no such {0}")]
     NotFound(&'static str),

@@ -123,6 +123,9 @@ impl Tx {
     async fn insert_raised(&mut self, new: &[&Raise]) -> Result<()> {
         let renewals: Vec<&Renewal> = new.iter().map(|raise| &raise.renewal).collect();
         self.insert_renewals(&renewals).await?;
+        for renewal in renewals.iter().filter(|renewal| renewal.at_risk.is_some()) {
+            self.store_risk(renewal).await?;
+        }
         let preflights: Vec<Step> = renewals.iter().map(|renewal| preflight(renewal)).collect();
         self.insert_steps(&preflights).await?;
         let requested = renewals.iter().map(|renewal| {

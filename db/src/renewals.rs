@@ -11,7 +11,8 @@ use crate::{
     connection::{On, is_usual, list, on},
 };
 
-const COLUMNS: &str = "id, organization_id, requested_by, request, state, plan_digest, version, created_at, updated_at";
+pub(crate) const COLUMNS: &str = "id, organization_id, requested_by, request, state, plan_digest, ticket_standing, involved, at_risk, open_reviews, version,
+    created_at, updated_at";
 
 impl Tx {
     /// Adds renewals; a unique violation says that another one of an organization is live.
@@ -28,6 +29,37 @@ impl Tx {
             insert.build().persistent(is_usual(new.len())).execute(db).await.map(drop)
         })?;
         Ok(())
+    }
+
+    /// Stores whether a renewal is at risk.
+    pub(crate) async fn store_risk(&mut self, renewal: &Renewal) -> Result<()> {
+        on!(self, |db| sqlx::query("UPDATE renewal SET at_risk = $2 WHERE id = $1")
+            .bind(renewal.id)
+            .bind(renewal.at_risk.as_ref().map(Json))
+            .execute(db)
+            .await
+            .map(drop))?;
+        Ok(())
+    }
+
+    /// Stores who had a hand in a renewal.
+    pub(crate) async fn store_involved(&mut self, renewal: &Renewal) -> Result<()> {
+        on!(self, |db| sqlx::query("UPDATE renewal SET involved = $2 WHERE id = $1")
+            .bind(renewal.id)
+            .bind(Json(&renewal.involved))
+            .execute(db)
+            .await
+            .map(drop))?;
+        Ok(())
+    }
+
+    /// Notes that somebody operates a renewal.
+    pub(crate) async fn operated(&mut self, renewal: &mut Renewal, by: &str) -> Result<()> {
+        if renewal.involved.operated_by.iter().any(|known| known == by) {
+            return Ok(());
+        }
+        renewal.involved.operated_by.push(by.to_owned());
+        self.store_involved(renewal).await
     }
 
     /// The renewals that hold organizations.

@@ -109,8 +109,12 @@ impl Tx {
     ) -> Result<()> {
         let run = self.lock_run(claimed.step.renewal_id).await?;
         self.holds_step(&claimed.step).await?;
-        let permit = progress::permit(&run.renewal.state, &claimed.step);
-        if permit != claimed.permit {
+        let permit = run.as_run().permit(&claimed.step, now);
+        if permit != claimed.permit || run.renewal.plan_digest != claimed.run.renewal.plan_digest {
+            let hold = run.plan.as_ref().and_then(|plan| run.as_run().hold(plan, claimed.step.phase, now));
+            if let Some(hold) = hold {
+                return Err(Error::GateClosed(hold.trouble()));
+            }
             return Err(Error::GateClosed(Trouble::new(
                 "not_its_turn",
                 format!("The renewal is {}", run.renewal.state.status()),
@@ -118,10 +122,10 @@ impl Tx {
             )));
         }
         if let (Permit::Run, Some(gate)) =
-            (permit, run.plan.as_ref().and_then(|plan| run.as_run().withdrawn_gate(plan, claimed.step.phase)))
+            (permit, run.plan.as_ref().and_then(|plan| run.as_run().withdrawn_gate(plan, claimed.step.phase, now)))
         {
             return Err(Error::GateClosed(Trouble::new(
-                "approval_withdrawn",
+                progress::APPROVAL_WITHDRAWN,
                 format!("The {gate} gate no longer has its approvals"),
                 "Approve it again, then retry; or cancel",
             )));
@@ -173,7 +177,10 @@ impl Tx {
                 distributed.insert(step.renewal_id);
             }
         }
-        let runs = self.settle_all(settling).await?;
+        let mut runs = self.settle_all(settling).await?;
+        for run in &mut runs {
+            self.obey_ticket(run, worker, now).await?;
+        }
         for run in runs.iter().filter(|run| distributed.contains(&run.renewal.id)) {
             self.destroy_distributed_key(run, worker, now).await?;
         }
@@ -218,12 +225,15 @@ impl Tx {
         self.end_step(&claimed.step, &StepEnd::Done(Outcome::Planned { digest: digest.clone() }), now).await?;
         let steps: Vec<Step> = plan.steps.iter().map(|planned| planned_step(renewal.id, planned)).collect();
         self.insert_steps(&steps).await?;
+        let before = renewal.plan_digest.clone();
+        renewal.at_risk = plan.at_risk(now);
+        self.store_risk(&renewal).await?;
         self.audit(
             &renewal,
             NewAudit::new(
                 worker,
                 "plan.made",
-                json!({ "plan_digest": digest, "steps": plan.steps.len(), "findings": plan.findings }),
+                json!({ "plan_digest": digest, "before": before, "steps": plan.steps.len(), "findings": plan.findings }),
             ),
             now,
         )
@@ -262,15 +272,22 @@ impl Tx {
     ) -> Result<Renewal> {
         let renewal = self.lock_expected(decision.renewal_id, expected_version).await?;
         let mut run = self.complete_run(renewal).await?;
-        run.as_run().accepts(decision).map_err(Error::Refused)?;
+        if let Err(trouble) = run.as_run().accepts(decision, now) {
+            return Err(self.refused(decision.renewal_id, trouble).await?);
+        }
         self.insert_decision(decision).await?;
         let action = match decision.verb {
             Verb::Approve => "decision.approved",
             Verb::Reject => "decision.rejected",
             Verb::Withdraw => "decision.withdrawn",
         };
-        let detail = json!({ "gate": decision.gate, "plan_digest": decision.plan_digest, "reason": decision.reason });
+        let detail = json!({
+            "gate": decision.gate, "plan_digest": decision.plan_digest, "reason": decision.reason, "groups": decision.decided_groups
+        });
         self.audit(&run.renewal, NewAudit::new(&decision.decided_by, action, detail), now).await?;
+        if decision.break_glass {
+            self.ask_for_review(&mut run.renewal, decision, now).await?;
+        }
         run.decisions.push(decision.clone());
         Ok(self.settle_loaded(run, &decision.decided_by, now).await?.renewal)
     }
@@ -293,7 +310,8 @@ impl Tx {
         reason: &str,
         now: DateTime<Utc>,
     ) -> Result<Renewal> {
-        let renewal = self.lock_expected(id, expected_version).await?;
+        let mut renewal = self.lock_expected(id, expected_version).await?;
+        self.operated(&mut renewal, by).await?;
         self.verb(renewal, Event::Pause { by: by.to_owned(), reason: reason.to_owned() }, by, now).await
     }
 
@@ -305,7 +323,8 @@ impl Tx {
         by: &str,
         now: DateTime<Utc>,
     ) -> Result<Renewal> {
-        let renewal = self.lock_expected(id, expected_version).await?;
+        let mut renewal = self.lock_expected(id, expected_version).await?;
+        self.operated(&mut renewal, by).await?;
         self.verb(renewal, Event::Resume, by, now).await
     }
 
@@ -317,9 +336,11 @@ impl Tx {
         by: &str,
         now: DateTime<Utc>,
     ) -> Result<Renewal> {
-        let renewal = self.lock_expected(id, expected_version).await?;
+        let mut renewal = self.lock_expected(id, expected_version).await?;
+        self.operated(&mut renewal, by).await?;
+        let overruled = self.overrule_ticket(&mut renewal, by, now).await?;
         let steps = self.retry_steps(id, now).await?;
-        if steps == 0 {
+        if steps == 0 && !overruled {
             return Err(Error::Refused(Trouble::new(
                 "nothing_to_retry",
                 format!("No step has failed; the renewal is {}", renewal.state.status()),
@@ -340,7 +361,19 @@ impl Tx {
         now: DateTime<Utc>,
     ) -> Result<Renewal> {
         let renewal = self.lock_expected(id, expected_version).await?;
-        require_live(&renewal, "cancel")?;
+        self.cancel_locked(renewal, by, reason, now).await
+    }
+
+    /// As [`Tx::cancel`], for a renewal that is locked already.
+    pub(crate) async fn cancel_locked(
+        &mut self,
+        renewal: Renewal,
+        by: &str,
+        reason: &str,
+        now: DateTime<Utc>,
+    ) -> Result<Renewal> {
+        let id = renewal.id;
+        self.require_live(&renewal, "cancel").await?;
         let steps = self.steps(id).await?;
         let path = progress::cancel_path(&steps).map_err(Error::Refused)?;
         self.audit(&renewal, NewAudit::new(by, "renewal.cancel_asked", json!({ "reason": reason })), now).await?;
@@ -370,7 +403,7 @@ impl Tx {
         now: DateTime<Utc>,
     ) -> Result<Renewal> {
         let id = renewal.id;
-        require_live(&renewal, "rollback")?;
+        self.require_live(&renewal, "rollback").await?;
         if renewal.state.phase() == Some(Phase::Undo) {
             return Err(Error::Refused(Trouble::new(
                 "already_undoing",
@@ -383,6 +416,47 @@ impl Tx {
         self.audit(&renewal, NewAudit::new(by, "renewal.rollback_asked", json!({ "reason": reason })), now).await?;
         self.lay_undo_path(id, &steps, path).await?;
         self.verb(renewal, Event::RollBack, by, now).await
+    }
+
+    /// As [`require_live`]; who has ended it is said.
+    async fn require_live(&mut self, renewal: &Renewal, event: &'static str) -> Result<()> {
+        let Err(Error::Illegal(illegal)) = require_live(renewal, event) else { return Ok(()) };
+        let trouble =
+            Trouble::new("not_possible_now", illegal.to_string(), "Read the renewal's state: it says what can be done");
+        Err(self.refused(renewal.id, trouble).await?)
+    }
+
+    /// Makes the plan of a renewal anew, before anything is changed: the preflight runs again. Approvals of the same plan stand.
+    pub async fn replan(
+        &mut self,
+        id: RenewalId,
+        expected_version: Option<i64>,
+        by: &str,
+        reason: &str,
+        now: DateTime<Utc>,
+    ) -> Result<Renewal> {
+        let mut renewal = self.lock_expected(id, expected_version).await?;
+        self.require_live(&renewal, "a new plan").await?;
+        let steps = self.steps(id).await?;
+        let waits = matches!(
+            renewal.state,
+            State::AwaitingApproval { gate: domain::Gate::Execute, .. } | State::Scheduled { .. }
+        );
+        if !waits || steps.iter().any(|step| step.kind != StepKind::Preflight && step.attempt > 0) {
+            return Err(Error::Refused(Trouble::new(
+                "already_begun",
+                format!("The renewal is {}: its plan is made anew only before it begins", renewal.state.status()),
+                "Cancel it and raise a new one",
+            )));
+        }
+        if !renewal.involved.planned_by.iter().any(|known| known == by) {
+            renewal.involved.planned_by.push(by.to_owned());
+            self.store_involved(&renewal).await?;
+        }
+        self.delete_planned_steps(id).await?;
+        self.plan_again(id, now).await?;
+        self.audit(&renewal, NewAudit::new(by, "plan.asked_again", json!({ "reason": reason })), now).await?;
+        self.verb(renewal, Event::ReplanAsked, by, now).await
     }
 
     async fn lay_undo_path(&mut self, id: RenewalId, steps: &[Step], path: Vec<(StepKind, &str, &str)>) -> Result<()> {
@@ -450,11 +524,16 @@ impl Tx {
 
 /// Applies an event to a renewal that is locked. Returns what is to be recorded of it.
 pub(crate) fn happen(renewal: &mut Renewal, event: Event, actor: &str, now: DateTime<Utc>) -> Result<NewAudit> {
-    let from = renewal.state.status();
+    let (from, phase) = (renewal.state.status(), renewal.state.phase());
+    let escalated = event == Event::Escalated;
     renewal.state = renewal.state.clone().apply(event, now)?;
     renewal.updated_at = now;
-    let detail = json!({ "from": from, "state": renewal.state });
-    Ok(NewAudit::new(actor, state_action(&renewal.state), detail))
+    let mut detail = json!({ "from": from, "state": renewal.state });
+    if let Some(phase) = phase {
+        detail["from_phase"] = json!(phase);
+    }
+    let action = if escalated { "gate.escalated" } else { state_action(&renewal.state) };
+    Ok(NewAudit::new(actor, action, detail))
 }
 
 pub(crate) fn require_live(renewal: &Renewal, event: &'static str) -> Result<()> {

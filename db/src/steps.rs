@@ -204,6 +204,30 @@ impl Tx {
         .map(|done| done.rows_affected()))?)
     }
 
+    /// Takes out the steps of a plan of which nothing was begun, to make room for those of another one.
+    pub(crate) async fn delete_planned_steps(&mut self, renewal: RenewalId) -> Result<()> {
+        on!(self, |db| sqlx::query("DELETE FROM step WHERE renewal_id = $1 AND kind <> 'preflight' AND attempt = 0")
+            .bind(renewal)
+            .execute(db)
+            .await
+            .map(drop))?;
+        Ok(())
+    }
+
+    /// Makes the preflight due again.
+    pub(crate) async fn plan_again(&mut self, renewal: RenewalId, now: DateTime<Utc>) -> Result<()> {
+        on!(self, |db| sqlx::query(
+            "UPDATE step SET status = 'ready', due_at = $2, failures = 0, outcome = NULL, finished_at = NULL
+             WHERE renewal_id = $1 AND kind = 'preflight'"
+        )
+        .bind(renewal)
+        .bind(now)
+        .execute(db)
+        .await
+        .map(drop))?;
+        Ok(())
+    }
+
     /// Gives up a step. A worker that has it hears that it has lost it.
     pub(crate) async fn skip_step(&mut self, id: StepId, outcome: &Outcome, now: DateTime<Utc>) -> Result<()> {
         on!(self, |db| sqlx::query(
@@ -289,6 +313,7 @@ impl Tx {
 
     /// Ends every lease at once. Only for a process that knows to be the only one: after a crash its own leases are nobody's.
     pub async fn end_all_leases(&mut self, now: DateTime<Utc>) -> Result<u64> {
+        self.let_lanes_go(now).await?;
         Ok(on!(self, |db| sqlx::query(
             "UPDATE step SET due_at = $1 WHERE status IN ('ready', 'running') AND status = 'running' AND due_at > $1"
         )

@@ -13,8 +13,11 @@ mod history {
 mod support;
 
 use chrono::TimeDelta;
-use db::{Db, Page, Purpose, StepEnd};
-use domain::{Outcome, Phase, Renewal, RenewalId, Trouble, gate::Verb, progress};
+use db::{Arrival, Db, DeliveryAnswer, DeliveryFilter, Page, Purpose, StepEnd, Taken};
+use domain::{
+    DeliveryId, DeliveryVerdict, Outcome, Phase, Renewal, RenewalId, TicketStanding, TicketWord, Trouble, gate::Verb,
+    intake::Source, progress,
+};
 use uuid::Uuid;
 
 use crate::{
@@ -49,8 +52,9 @@ async fn no_statement_reads_all_that_is_over_or_sorts_it() {
 
 /// Renewals that ended in different ways, each with all that belongs to one.
 async fn models(db: &Db) -> Vec<RenewalId> {
-    let cancelled = raised(db).await;
-    db.write(async |tx| tx.cancel(cancelled.id, None, "oscar", "no longer needed", now()).await).await.unwrap();
+    let cancelled = delivered(db, "0f4ac6c4b750230096c3e4f6ee11a9fe", "1").await;
+    let cancelled = cancelled.renewal().unwrap();
+    db.write(async |tx| tx.cancel(cancelled, None, "oscar", "no longer needed", now()).await).await.unwrap();
     let refused = raised(db).await;
     let preflight = claim(db, now()).await.unwrap();
     let why = Trouble::new("no_servers", "There are none", "Look for them");
@@ -65,7 +69,7 @@ async fn models(db: &Db) -> Vec<RenewalId> {
         tx.decide(&no, None, now()).await
     };
     db.write(reject).await.unwrap();
-    vec![cancelled.id, refused.id, rejected.id]
+    vec![cancelled, refused.id, rejected.id]
 }
 
 /// Everything that can be listed, with every set of filters.
@@ -79,12 +83,58 @@ async fn lists(db: &Db, live: &Renewal) {
                 }
             }
             tx.audit_page(page).await?;
+            tx.deliveries(DeliveryFilter::Ticket("CHG0030022"), page).await?;
+            for source in [None, Some("acme")] {
+                for verdict in [None, Some(DeliveryVerdict::Refused)] {
+                    tx.deliveries(DeliveryFilter::Of { source, verdict }, page).await?;
+                }
+            }
         }
         tx.audit_of(live.id, 3, 50).await?;
         tx.latest_snapshot(&contoso()).await?;
+        tx.live_renewals_of_system("acme").await?;
         db::Result::Ok(())
     });
     listing.await.unwrap();
+    let polling = db.write(async |tx| {
+        tx.take_ticket_poll("acme", now() + TimeDelta::minutes(1), now()).await?;
+        tx.ticket_polled("acme", now()).await
+    });
+    polling.await.unwrap();
+}
+
+/// A change record that a source has sent.
+async fn delivered(db: &Db, sys_id: &str, count: &str) -> Taken {
+    let record = serde_json::json!({
+        "sys_id": sys_id, "number": "CHG0030022", "sys_mod_count": count, "state": "-1", "approval": "approved"
+    });
+    let organization = contoso();
+    let intake = Source::servicenow().read(&record, &[&organization], now()).unwrap();
+    let arrival = arrival(Some("signature"), &format!("{sys_id}:{count}"));
+    let answer = |_: &Taken| told(DeliveryVerdict::Accepted);
+    match db.deliver(&arrival, &intake, "source:acme", answer).await.unwrap() {
+        db::Delivered::Now(taken) => *taken,
+        db::Delivered::Before { .. } => panic!("it is new"),
+    }
+}
+
+fn arrival(sender: Option<&str>, natural_key: &str) -> Arrival {
+    Arrival {
+        id: DeliveryId(Uuid::now_v7()),
+        source: "acme".to_owned(),
+        delivery_id: Some(format!("msg {natural_key}")),
+        received_at: now(),
+        sender: sender.map(str::to_owned),
+        retry: None,
+        size: 2,
+        body: b"{}".to_vec(),
+        natural_key: Some(natural_key.to_owned()),
+        replays: None,
+    }
+}
+
+fn told(verdict: DeliveryVerdict) -> DeliveryAnswer {
+    DeliveryAnswer { verdict, status: 202, problem: None, detail: None, body: "{}".to_owned() }
 }
 
 /// Everything that happens to a live renewal, and every question about one.
@@ -100,6 +150,12 @@ async fn work(db: &Db, live: &Renewal) {
         tx.retry(live.id, None, "oscar", minutes(1)).await?;
         tx.pause(live.id, None, "oscar", "wait", minutes(1)).await?;
         tx.resume(live.id, None, "oscar", minutes(1)).await?;
+        for word in [TicketWord::OnHold, TicketWord::Ready] {
+            let standing = TicketStanding { word, detail: word.to_string(), read_at: now() };
+            tx.ticket_said(live.id, standing, "ticket:test", minutes(1)).await?;
+        }
+        tx.live_renewal_of_ticket("servicenow", "0f4ac6c4b750230096c3e4f6ee11a9fe").await?;
+        tx.reviews(live.id).await?;
         tx.progress(live.id).await?;
         tx.next_due(now()).await?;
         tx.snapshot_of(live.id, Purpose::Before).await?;
@@ -108,7 +164,15 @@ async fn work(db: &Db, live: &Renewal) {
         tx.end_all_leases(minutes(4)).await
     };
     db.write(working).await.unwrap();
+    let refused = arrival(None, "of a stranger");
+    db.write(async |tx| tx.keep_refused(&refused, &told(DeliveryVerdict::Refused)).await).await.unwrap();
+    db.read(async |tx| Ok::<_, db::Error>((tx.delivery(refused.id).await?, tx.delivery_content(refused.id).await?)))
+        .await
+        .unwrap();
     let next = claim(db, minutes(5)).await.unwrap();
     let skipped = StepEnd::Skipped(Outcome::not_done("Not needed"));
     db.write(async |tx| tx.finish_step(&next, WORKER, &skipped, minutes(5)).await).await.unwrap();
+    for count in ["2", "3"] {
+        delivered(db, "1f4ac6c4b750230096c3e4f6ee11a9fe", count).await;
+    }
 }

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "clippy.toml allows it in tests; this is for their helpers")]
 
 mod claims;
+mod continuous_gate;
 mod disturbed;
 mod finishing;
 mod hybrid;
@@ -10,5 +11,6 @@ mod raising;
 mod records;
 mod runs;
 mod support;
+mod ticket_polls;
 mod upgrading;
 mod waking;

@@ -190,7 +190,7 @@ async fn cancelling_takes_back_what_was_begun() {
         assert_eq!(run.renewal.state, State::Cancelled { at: now() });
         assert!(run.steps.iter().all(|s| s.status.is_over()));
         let refused = db.write(async |tx| tx.roll_back(renewal.id, None, "oscar", "why", now()).await).await;
-        assert!(matches!(refused, Err(Error::Illegal(_))));
+        assert!(matches!(refused, Err(Error::Overtaken { .. })));
     })
     .await;
 }

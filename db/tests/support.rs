@@ -6,7 +6,7 @@ use chrono::{DateTime, TimeDelta, TimeZone, Utc};
 use db::{Bounds, Claimed, ClaimedStep, Db, StepEnd, Wanted};
 use domain::{
     CloudSettings, Decision, Gate, Organization, OrganizationId, Outcome, Plan, Policy, Reason, Renewal, RenewalId,
-    Request, Snapshot, State, Tenant, Thumbprint,
+    Request, Snapshot, Tenant, Thumbprint,
     cloud::{Application, Checked, CloudKey, CloudName},
     gate::Verb,
     snapshot::{AuthConfig, Certificate, Key, Server, Store, Version},
@@ -101,24 +101,17 @@ pub(crate) fn thumbprint(digit: char) -> Thumbprint {
 
 pub(crate) fn renewal(organization: &str) -> Renewal {
     let organization = OrganizationId::parse(organization).unwrap();
-    Renewal {
-        id: RenewalId(Uuid::now_v7()),
-        organization_id: organization.clone(),
-        requested_by: "alice".to_owned(),
-        request: Request {
-            organization,
-            reason: Reason::Expiring,
-            ticket: None,
-            not_before: None,
-            allow_absent: Vec::new(),
-            note: Some("ä remark".to_owned()),
-        },
-        state: State::Requested,
-        plan_digest: None,
-        version: 1,
-        created_at: now(),
-        updated_at: now(),
-    }
+    let request = Request {
+        organization,
+        reason: Reason::Expiring,
+        change_type: None,
+        risk: None,
+        ticket: None,
+        not_before: None,
+        allow_absent: Vec::new(),
+        note: Some("ä remark".to_owned()),
+    };
+    Renewal::requested(RenewalId(Uuid::now_v7()), "alice", request, now())
 }
 
 /// An organization with so many servers, in two sites by turns.
@@ -190,6 +183,9 @@ pub(crate) fn decision(renewal: RenewalId, plan: &Plan, verb: Verb) -> Decision 
         decided_by: "bob".to_owned(),
         reason: "read it".to_owned(),
         decided_at: now(),
+        decided_groups: Vec::new(),
+        break_glass: false,
+        voided_by: None,
     }
 }
 

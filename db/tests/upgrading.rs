@@ -101,6 +101,9 @@ async fn approve(db: &Db, id: RenewalId, gate: Gate, at: DateTime<Utc>) {
         decided_by: "carol".to_owned(),
         reason: "read".to_owned(),
         decided_at: at,
+        decided_groups: Vec::new(),
+        break_glass: false,
+        voided_by: None,
     };
     db.write(async |tx| tx.decide(&yes, None, at).await).await.unwrap();
 }

@@ -1,15 +1,21 @@
 //! Which decisions are taken: the right plan, a gate that is not behind the run, and not the requester's own approval.
 
+use chrono::{DateTime, Utc};
+
 use crate::{
-    Decision, Gate, Phase, Plan, State, StepStatus, Trouble, Verdict,
+    Decision, Gate, Phase, Plan, State, StepStatus, Trouble,
     gate::Verb,
+    organization::BreakGlass,
     progress::{Facts, Run},
 };
+
+/// Characters of a reason for breaking the glass, at least.
+const LEAST_REASON: usize = 20;
 
 impl Run<'_> {
     /// Whether a decision may be stored, or why not and what to do. Gates that the run has not met yet may be decided in advance, but for `trust_cloud`: who
     /// approves it says what they have done with a certificate, so that certificate must be there.
-    pub fn accepts(&self, decision: &Decision) -> Result<(), Trouble> {
+    pub fn accepts(&self, decision: &Decision, now: DateTime<Utc>) -> Result<(), Trouble> {
         let plan = self.decidable()?;
         let current = self.digest(plan);
         if decision.plan_digest != current {
@@ -26,13 +32,7 @@ impl Run<'_> {
                 "Decide on one of the gates that the plan names",
             ));
         }
-        if decision.verb == Verb::Approve && decision.decided_by == self.renewal.requested_by {
-            return Err(Trouble::new(
-                "self_approval",
-                "Who asked for a renewal does not approve it",
-                "Ask another approver; you may reject it",
-            ));
-        }
+        self.may_approve(plan, decision)?;
         if decision.verb == Verb::Approve
             && decision.gate == Gate::TrustCloud
             && Facts::of(self.steps).thumbprint.is_none()
@@ -50,7 +50,66 @@ impl Run<'_> {
                 "Nothing to do",
             ));
         }
-        self.still_open(plan, decision)
+        self.still_open(plan, decision, now)
+    }
+
+    /// Who asked for a renewal does not approve it, nor do those whom the plan excludes. Breaking the glass has rules of its own.
+    fn may_approve(&self, plan: &Plan, decision: &Decision) -> Result<(), Trouble> {
+        let (by, requester) = (&decision.decided_by, &self.renewal.requested_by);
+        if decision.break_glass {
+            return self.may_break_glass(plan, decision);
+        }
+        if decision.verb != Verb::Approve {
+            return Ok(());
+        }
+        if by == requester {
+            return Err(Trouble::new(
+                "self_approval",
+                "Who asked for a renewal does not approve it",
+                "Ask another approver; you may reject it",
+            ));
+        }
+        if self.excluded(plan, &plan.rule(decision.gate)).contains(&by.as_str()) {
+            return Err(Trouble::new(
+                "excluded",
+                format!(
+                    "You had a hand in this renewal, and its plan excludes you from approving the {} gate",
+                    decision.gate
+                ),
+                "Ask another approver; you may reject it",
+            ));
+        }
+        Ok(())
+    }
+
+    fn may_break_glass(&self, plan: &Plan, decision: &Decision) -> Result<(), Trouble> {
+        let refused = |code: &str, message: &str, action: &str| Err(Trouble::new(code, message, action));
+        let own = decision.decided_by == self.renewal.requested_by;
+        if decision.verb != Verb::Approve {
+            return refused("nothing_to_break", "Only an approval breaks the glass", "Send it without break_glass");
+        }
+        if decision.gate == Gate::TrustCloud {
+            return refused(
+                "nothing_to_break",
+                "This gate asks whether the key is registered, not for permission",
+                "Register it, then approve",
+            );
+        }
+        if plan.break_glass == BreakGlass::Off {
+            return refused("break_glass_off", "The policy lets nobody break the glass", "Ask approvers");
+        }
+        if own && plan.break_glass == BreakGlass::NotRequester {
+            return refused(
+                "self_approval",
+                "Who asked for a renewal does not break its glass",
+                "Ask somebody else who may",
+            );
+        }
+        if decision.reason.trim().chars().count() < LEAST_REASON {
+            let message = format!("A reason of at least {LEAST_REASON} characters is needed: an auditor will read it");
+            return refused("reason_too_short", &message, "Say why this cannot wait for approvers");
+        }
+        Ok(())
     }
 
     /// The plan, if there is one and the run can still do something with a decision.
@@ -67,6 +126,15 @@ impl Run<'_> {
         })
     }
 
+    /// The approvals of the current plan that nobody has taken back, each as it was given.
+    #[must_use]
+    pub fn standing_approvals(&self) -> Vec<Decision> {
+        let Some(digest) = &self.renewal.plan_digest else { return Vec::new() };
+        let gates = Gate::ALL.into_iter();
+        let approvals = gates.flat_map(|gate| gate.last_words(digest, self.decisions));
+        approvals.filter(|decision| decision.verb == Verb::Approve).cloned().collect()
+    }
+
     fn has_spoken(&self, decision: &Decision) -> bool {
         let same = |d: &&Decision| {
             d.gate == decision.gate && d.plan_digest == decision.plan_digest && d.decided_by == decision.decided_by
@@ -75,10 +143,10 @@ impl Run<'_> {
     }
 
     /// A gate whose phase has begun is behind the run. One that lost its approvals before that can be approved again.
-    fn still_open(&self, plan: &Plan, decision: &Decision) -> Result<(), Trouble> {
+    fn still_open(&self, plan: &Plan, decision: &Decision, now: DateTime<Utc>) -> Result<(), Trouble> {
         let gate = decision.gate;
         let begun = is_behind(&self.renewal.state, plan, gate) && self.has_begun(plan.opened_by(gate));
-        let restores = decision.verb == Verb::Approve && !matches!(self.verdict(plan, gate), Verdict::Approved { .. });
+        let restores = decision.verb == Verb::Approve && !self.verdict(plan, gate, now).is_approved();
         if !begun || restores {
             return Ok(());
         }

@@ -7,7 +7,11 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+mod rule;
+
 use crate::{Digest, RenewalId};
+
+pub use rule::{Asked, Excluded, GateRule, GroupRule, Missing, OnTimeout, Verdict};
 
 /// A point that needs decisions before the run goes on.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, ToSchema, sqlx::Type)]
@@ -92,53 +96,26 @@ pub struct Decision {
     pub reason: String,
     /// When.
     pub decided_at: DateTime<Utc>,
-}
-
-/// Where a gate stands.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Verdict {
-    /// The quorum is reached and nobody stands against it.
-    Approved {
-        /// Who approved.
-        by: Vec<String>,
-    },
-    /// More approvals are needed.
-    Open {
-        /// Approvals so far.
-        approvals: u32,
-        /// Approvals needed.
-        quorum: u32,
-    },
-    /// Somebody rejected and has not withdrawn it.
-    Rejected {
-        /// Who.
-        by: String,
-        /// Why.
-        reason: String,
-    },
+    /// The groups that they belonged to then.
+    #[sqlx(json)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(example = json!(["exchange-admins"]))]
+    pub decided_groups: Vec<String>,
+    /// They pass the gate alone, in an emergency; somebody else reviews it later.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub break_glass: bool,
+    /// Who took the decision back in the person's stead: a ticket system whose approvals were voided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub voided_by: Option<String>,
 }
 
 impl Gate {
-    /// Counts each person's last word on this digest. Decisions on other digests are void; `excluded` never counts towards approval
-    /// but may reject.
-    #[must_use]
-    pub fn verdict(self, digest: &Digest, quorum: u32, excluded: &str, decisions: &[Decision]) -> Verdict {
-        if let Some(no) = self.last_words(digest, decisions).find(|d| d.verb == Verb::Reject) {
-            return Verdict::Rejected { by: no.decided_by.clone(), reason: no.reason.clone() };
-        }
-        let by = self.approvers(digest, excluded, decisions);
-        let approvals = u32::try_from(by.len()).unwrap_or(u32::MAX);
-        if approvals >= quorum { Verdict::Approved { by } } else { Verdict::Open { approvals, quorum } }
-    }
-
-    /// Whose last word on this digest is yes, by name, without `excluded`.
-    #[must_use]
-    pub fn approvers(self, digest: &Digest, excluded: &str, decisions: &[Decision]) -> Vec<String> {
-        let yes = |d: &&Decision| d.verb == Verb::Approve && d.decided_by != excluded;
-        self.last_words(digest, decisions).filter(yes).map(|d| d.decided_by.clone()).collect()
-    }
-
-    fn last_words<'d>(self, digest: &Digest, decisions: &'d [Decision]) -> impl Iterator<Item = &'d Decision> {
+    /// Each person's last word on this gate of a plan.
+    pub(crate) fn last_words<'d>(
+        self,
+        digest: &Digest,
+        decisions: &'d [Decision],
+    ) -> impl Iterator<Item = &'d Decision> {
         let mut last = BTreeMap::new();
         for decision in decisions.iter().filter(|d| d.gate == self && d.plan_digest == *digest) {
             last.insert(decision.decided_by.as_str(), decision);
@@ -161,38 +138,73 @@ mod tests {
             decided_by: who.to_owned(),
             reason: "because".to_owned(),
             decided_at: DateTime::UNIX_EPOCH,
+            decided_groups: Vec::new(),
+            break_glass: false,
+            voided_by: None,
         }
+    }
+
+    fn of(who: &str, groups: &[&str], plan: &Digest) -> Decision {
+        let decided_groups = groups.iter().map(|group| (*group).to_owned()).collect();
+        Decision { decided_groups, ..said(who, Verb::Approve, plan) }
+    }
+
+    fn verdict(plan: &Digest, quorum: u32, rule: &GateRule, decisions: &[Decision], hours: i64) -> Verdict {
+        let at = Some(DateTime::UNIX_EPOCH + chrono::TimeDelta::hours(hours));
+        Asked { gate: Gate::Execute, digest: plan, quorum, rule, excluded: vec!["alice"], at }.verdict(decisions)
     }
 
     #[test]
     fn the_last_word_of_each_person_on_this_digest_counts() {
         let (plan, other) = (Digest::of(b"plan"), Digest::of(b"other"));
+        let yes = |who| said(who, Verb::Approve, &plan);
         let cases: [(&str, u32, Vec<Decision>, bool); 7] = [
             ("nobody spoke", 1, vec![], false),
-            ("one of one", 1, vec![said("bob", Verb::Approve, &plan)], true),
-            (
-                "the same person twice is one",
-                2,
-                vec![said("bob", Verb::Approve, &plan), said("bob", Verb::Approve, &plan)],
-                false,
-            ),
-            ("two people", 2, vec![said("bob", Verb::Approve, &plan), said("carol", Verb::Approve, &plan)], true),
-            ("withdrawn", 1, vec![said("bob", Verb::Approve, &plan), said("bob", Verb::Withdraw, &plan)], false),
+            ("one of one", 1, vec![yes("bob")], true),
+            ("the same person twice is one", 2, vec![yes("bob"), yes("bob")], false),
+            ("two people", 2, vec![yes("bob"), yes("carol")], true),
+            ("withdrawn", 1, vec![yes("bob"), said("bob", Verb::Withdraw, &plan)], false),
             ("another digest", 1, vec![said("bob", Verb::Approve, &other)], false),
-            ("the requester", 1, vec![said("alice", Verb::Approve, &plan)], false),
+            ("the requester", 1, vec![yes("alice")], false),
         ];
         for (name, quorum, decisions, approved) in cases {
-            let verdict = Gate::Execute.verdict(&plan, quorum, "alice", &decisions);
-            assert_eq!(matches!(verdict, Verdict::Approved { .. }), approved, "{name}: {verdict:?}");
+            let verdict = verdict(&plan, quorum, &GateRule::default(), &decisions, 0);
+            assert_eq!(verdict.is_approved(), approved, "{name}: {verdict:?}");
         }
     }
 
     #[test]
-    fn a_rejection_stands_until_it_is_withdrawn() {
-        let plan = Digest::of(b"plan");
-        let mut decisions = vec![said("bob", Verb::Approve, &plan), said("carol", Verb::Reject, &plan)];
-        assert!(matches!(Gate::Execute.verdict(&plan, 1, "alice", &decisions), Verdict::Rejected { .. }));
+    fn a_rejection_stands_until_it_is_withdrawn_also_against_broken_glass() {
+        let (plan, rule) = (Digest::of(b"plan"), GateRule::default());
+        let broken = Decision { break_glass: true, ..said("bob", Verb::Approve, &plan) };
+        let mut decisions = vec![broken, said("carol", Verb::Reject, &plan)];
+        assert!(matches!(verdict(&plan, 3, &rule, &decisions, 0), Verdict::Rejected { .. }));
         decisions.push(said("carol", Verb::Withdraw, &plan));
-        assert!(matches!(Gate::Execute.verdict(&plan, 1, "alice", &decisions), Verdict::Approved { .. }));
+        assert!(matches!(verdict(&plan, 3, &rule, &decisions, 0), Verdict::Approved { broken_glass: true, .. }));
+    }
+
+    #[test]
+    fn every_group_must_approve_and_one_person_counts_for_one_of_them() {
+        let plan = Digest::of(b"plan");
+        let group = |group: &str| GroupRule { group: group.to_owned(), approvals: 1 };
+        let rule = GateRule { groups: vec![group("mail"), group("security")], ..GateRule::default() };
+        let missing = |decisions: &[Decision]| match verdict(&plan, 2, &rule, decisions, 0) {
+            Verdict::Open { missing, .. } => missing.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+            verdict => format!("{verdict:?}"),
+        };
+        let both = of("bob", &["mail", "security"], &plan);
+        assert_eq!(missing(&[]), "one more approval of group mail, one more approval of group security");
+        assert_eq!(missing(std::slice::from_ref(&both)), "one more approval of group security");
+        assert!(missing(&[both.clone(), of("carol", &["mail"], &plan)]).starts_with("Approved"), "bob moves over");
+        assert_eq!(missing(&[both, of("carol", &["network"], &plan)]), "one more approval of group security");
+    }
+
+    #[test]
+    fn an_old_approval_no_longer_counts() {
+        let plan = Digest::of(b"plan");
+        let rule = GateRule { lifetime_hours: Some(24), ..GateRule::default() };
+        let decisions = [said("bob", Verb::Approve, &plan)];
+        assert!(verdict(&plan, 1, &rule, &decisions, 23).is_approved());
+        assert!(!verdict(&plan, 1, &rule, &decisions, 24).is_approved());
     }
 }

@@ -20,6 +20,13 @@ pub struct RenewalId(pub Uuid);
 #[schema(value_type = Uuid, example = "019361b2-80aa-7d02-8d3e-5f1f2d0c9b77")]
 pub struct StepId(pub Uuid);
 
+/// One delivery of a source: `/v1/deliveries/{id}`. A UUIDv7.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, ToSchema, sqlx::Type)]
+#[serde(transparent)]
+#[sqlx(transparent)]
+#[schema(value_type = Uuid, example = "019361b2-8b1d-7c44-b0f2-5d3c1a9e7f60")]
+pub struct DeliveryId(pub Uuid);
+
 macro_rules! display_uuid {
     ($($id:ident),*) => { $(
         impl fmt::Display for $id {
@@ -31,7 +38,7 @@ macro_rules! display_uuid {
         }
     )* };
 }
-display_uuid!(RenewalId, StepId);
+display_uuid!(DeliveryId, RenewalId, StepId);
 
 /// The short name of a configured organization: 1 to 63 of `a-z`, `0-9` and `-`, as in a DNS label.
 #[derive(Clone, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, ToSchema, sqlx::Type)]

@@ -1,9 +1,18 @@
 //! A configured Exchange organization and the policy that its renewals obey.
 
+use std::collections::BTreeMap;
+
+use chrono_tz::Tz;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{CloudSettings, Digest, Gate, OrganizationId, Phase, plan::canonical_json, retry::Exhausted};
+use crate::{
+    ChangeType, CloudSettings, Digest, Gate, OrganizationId, Phase, Request, Risk,
+    calendar::{Blackout, Calendar, Window},
+    gate::{GateRule, OnTimeout},
+    plan::canonical_json,
+    retry::Exhausted,
+};
 
 /// A configured organization, without its endpoints and credentials: those stay with the worker.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize, ToSchema)]
@@ -67,6 +76,120 @@ pub struct Policy {
     /// What happens when the old certificate cannot be removed from a server: `ask` or `skip`.
     #[schema(example = "ask")]
     pub prune_failure: Exhausted,
+    /// What gates ask for beyond their quorum.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(value_type = Object)]
+    pub gates: BTreeMap<Gate, GateRule>,
+    /// Who carries renewals out besides operators, for gates that exclude the executor.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub executors: Vec<String>,
+    /// Who may break the glass.
+    #[serde(skip_serializing_if = "BreakGlass::is_default")]
+    pub break_glass: BreakGlass,
+    /// What a renewal needs of a ticket.
+    #[serde(skip_serializing_if = "TicketNeed::is_default")]
+    pub ticket: TicketNeed,
+    /// The IANA time zone of windows and of blackouts that name none.
+    #[serde(skip_serializing_if = "is_utc")]
+    #[schema(value_type = String, example = "Europe/Berlin")]
+    pub time_zone: Tz,
+    /// Weekly windows in which something may be changed. None: always.
+    #[serde(rename = "window", skip_serializing_if = "Vec::is_empty")]
+    pub windows: Vec<Window>,
+    /// When nothing is changed, whatever the windows say.
+    #[serde(rename = "blackout", skip_serializing_if = "Vec::is_empty")]
+    pub blackouts: Vec<Blackout>,
+    /// What wins when the old certificate would expire before a window opens or a blackout ends.
+    #[serde(skip_serializing_if = "Precedence::is_default")]
+    pub precedence: Precedence,
+    /// What becomes of a request whose start time is too late for the old certificate.
+    #[serde(skip_serializing_if = "Infeasible::is_default")]
+    pub infeasible: Infeasible,
+    /// Other rules for emergencies.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub emergency: Option<Overrides>,
+    /// Other rules for standard changes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub standard: Option<Overrides>,
+}
+
+/// Rules that take the place of others, for one kind of change.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schema(example = json!({"ticket": "required", "gates": {"execute": {"quorum": 0}}}))]
+pub struct Overrides {
+    /// What gates ask for. What is not said stays.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(value_type = Object)]
+    pub gates: BTreeMap<Gate, GateRule>,
+    /// Whether windows and blackouts do not hold.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub ignore_calendar: bool,
+    /// What a renewal needs of a ticket.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ticket: Option<TicketNeed>,
+}
+
+/// Who may break the glass.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BreakGlass {
+    /// Whoever has the role.
+    Anyone,
+    /// Whoever has the role, but not who asked for the renewal.
+    #[default]
+    NotRequester,
+    /// Nobody.
+    Off,
+}
+
+/// What a renewal needs of a ticket.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TicketNeed {
+    /// None; what it says is obeyed if there is one.
+    #[default]
+    Optional,
+    /// Nothing is changed unless its ticket system says that it is ready.
+    Required,
+}
+
+/// What wins when the old certificate would expire before something may be changed.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Precedence {
+    /// The expiry: windows and blackouts yield until the new certificate is published.
+    Expiry,
+    /// Windows and blackouts.
+    #[default]
+    Blackout,
+}
+
+/// What becomes of a request whose start time is too late.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Infeasible {
+    /// It is refused, with the first time at which it may start.
+    #[default]
+    Refuse,
+    /// It is accepted and marked.
+    AcceptAtRisk,
+}
+
+macro_rules! is_default {
+    ($($word:ty),*) => {
+        $(impl $word {
+            pub(crate) fn is_default(&self) -> bool {
+                *self == Self::default()
+            }
+        })*
+    };
+}
+is_default!(BreakGlass, TicketNeed, Precedence, Infeasible);
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_utc(zone: &Tz) -> bool {
+    *zone == Tz::UTC
 }
 
 impl Default for Policy {
@@ -84,6 +207,17 @@ impl Default for Policy {
             clear_previous_quorum: 1,
             after_publish_failure: Exhausted::Ask,
             prune_failure: Exhausted::Ask,
+            gates: BTreeMap::new(),
+            executors: Vec::new(),
+            break_glass: BreakGlass::default(),
+            ticket: TicketNeed::default(),
+            time_zone: Tz::UTC,
+            windows: Vec::new(),
+            blackouts: Vec::new(),
+            precedence: Precedence::default(),
+            infeasible: Infeasible::default(),
+            emergency: None,
+            standard: None,
         }
     }
 }
@@ -99,6 +233,26 @@ impl Policy {
             Gate::Publish => self.publish_quorum,
             Gate::ClearPrevious => self.clear_previous_quorum,
         }
+    }
+
+    /// The rules that hold for a request, chosen by its reason and its kind. A change of high risk is never a standard one.
+    #[must_use]
+    pub fn rules_for(&self, request: &Request, emergency: bool) -> Rules {
+        let urgent = emergency || request.reason.is_emergency() || request.change_type == Some(ChangeType::Emergency);
+        let standard = request.change_type == Some(ChangeType::Standard) && request.risk != Some(Risk::High);
+        let (name, overrides) = match (&self.emergency, &self.standard) {
+            (Some(overrides), _) if urgent => ("emergency", overrides.clone()),
+            (_, Some(overrides)) if standard && !urgent => ("standard", overrides.clone()),
+            _ => ("normal", Overrides::default()),
+        };
+        let calendar = if overrides.ignore_calendar { Calendar::default() } else { self.calendar() };
+        Rules { name, ticket: overrides.ticket.unwrap_or(self.ticket), calendar, policy: self.clone(), overrides }
+    }
+
+    /// When something may be changed.
+    #[must_use]
+    pub fn calendar(&self) -> Calendar {
+        Calendar { time_zone: self.time_zone, windows: self.windows.clone(), blackouts: self.blackouts.clone() }
     }
 
     /// What becomes of a step of a phase that was tried again as often as is sensible.
@@ -136,6 +290,27 @@ impl Policy {
         if !(90..=3653).contains(&self.lifetime_days) {
             faults.push(format!("lifetime_days is {}: use 90 to 3653", self.lifetime_days));
         }
+        faults.extend(self.calendar().faults());
+        let with = [
+            ("", Some(&self.gates)),
+            ("emergency.", self.emergency.as_ref().map(|o| &o.gates)),
+            ("standard.", self.standard.as_ref().map(|o| &o.gates)),
+        ];
+        for (place, gates) in with {
+            for (gate, rule) in gates.into_iter().flatten() {
+                faults.extend(rule_faults(&format!("{place}gates.{gate}"), *gate, rule, place == "standard."));
+            }
+        }
+        let preapproved = |o: &Overrides| {
+            o.gates.get(&Gate::Execute).is_some_and(|rule| rule.quorum == Some(0))
+                && o.ticket.unwrap_or(self.ticket) != TicketNeed::Required
+        };
+        if self.standard.as_ref().is_some_and(preapproved) {
+            faults.push(
+                "standard: execute with quorum 0 needs ticket = \"required\": its ticket is what approves it"
+                    .to_owned(),
+            );
+        }
         if self.execute_quorum == 0 {
             faults.push("execute_quorum is 0: at least one person approves a change".to_owned());
         }
@@ -158,4 +333,58 @@ impl Policy {
     pub fn digest(&self) -> Digest {
         Digest::of(canonical_json(self).as_bytes())
     }
+}
+
+/// The rules that hold for one request.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// `normal`, `standard` or `emergency`.
+    pub name: &'static str,
+    /// What it needs of a ticket.
+    pub ticket: TicketNeed,
+    /// When something may be changed.
+    pub calendar: Calendar,
+    policy: Policy,
+    overrides: Overrides,
+}
+
+impl Rules {
+    /// What a gate asks for beyond its quorum, and that.
+    #[must_use]
+    pub fn gate(&self, gate: Gate) -> (u32, GateRule) {
+        let usual = self.policy.gates.get(&gate).cloned().unwrap_or_default();
+        let rule = self.overrides.gates.get(&gate).map_or_else(|| usual.clone(), |own| own.over(&usual));
+        let quorum = rule.quorum.unwrap_or_else(|| self.policy.quorum(gate));
+        (quorum, GateRule { quorum: None, ..rule })
+    }
+}
+
+fn rule_faults(place: &str, gate: Gate, rule: &GateRule, standard: bool) -> Vec<String> {
+    let mut faults = Vec::new();
+    let mut check = |wrong: bool, what: &str| {
+        if wrong {
+            faults.push(format!("{place}: {what}"));
+        }
+    };
+    check(
+        gate == Gate::Execute && rule.quorum == Some(0) && !standard,
+        "quorum is 0: only a standard change is approved beforehand",
+    );
+    check(
+        gate != Gate::Execute && rule.on_timeout == Some(OnTimeout::Expire),
+        "on_timeout = \"expire\" is for execute only: the others come after something was changed; use escalate or wait",
+    );
+    check(
+        rule.groups.iter().any(|group| group.approvals == 0 || group.group.is_empty()),
+        "name each group with approvals of at least 1",
+    );
+    check(
+        rule.lifetime_hours == Some(0) || rule.timeout_hours == Some(0),
+        "lifetime_hours and timeout_hours are at least 1",
+    );
+    check(
+        rule.on_timeout == Some(OnTimeout::Escalate) && gate != Gate::Execute && rule.timeout_hours.is_none(),
+        "on_timeout = \"escalate\" needs timeout_hours",
+    );
+    faults
 }

@@ -6,7 +6,10 @@ use utoipa::ToSchema;
 
 mod cloud;
 
-use crate::{Digest, Gate, OrganizationId, Phase, Reason, StepKind, Thumbprint, retry::Exhausted, snapshot::Version};
+use crate::{
+    Digest, Gate, GateRule, OrganizationId, Phase, Reason, StepKind, Thumbprint, calendar::Calendar,
+    organization::BreakGlass, retry::Exhausted, snapshot::Version,
+};
 
 pub use cloud::{Correction, How, PlannedApplication, PlannedCloud, PlannedKey, PlannedPurge, quoted};
 
@@ -45,6 +48,24 @@ pub struct Plan {
     /// Not to be started before this time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_before: Option<DateTime<Utc>>,
+    /// When something may be changed.
+    #[serde(default, skip_serializing_if = "Calendar::is_default")]
+    pub calendar: Calendar,
+    /// Whether the calendar does not hold until the new certificate is published, because the old one would expire before that.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub yields_to_expiry: bool,
+    /// The last time at which the run may start and be over before the old certificate expires.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latest_safe_start: Option<DateTime<Utc>>,
+    /// Whether nothing is changed unless the ticket system says that the ticket is ready.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ticket_required: bool,
+    /// Who carries it out besides operators: excluded by gates that exclude the executor.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub executors: Vec<String>,
+    /// Who may break the glass.
+    #[serde(default, skip_serializing_if = "BreakGlass::is_default")]
+    pub break_glass: BreakGlass,
     /// The servers that take part.
     pub servers: Vec<PlannedServer>,
     /// The cloud half; absent when the organization is not a hybrid one.
@@ -152,6 +173,9 @@ pub struct PlannedGate {
     /// How many people must approve; 0 passes it on evidence alone.
     #[schema(example = 1)]
     pub quorum: u32,
+    /// What it asks for beyond that.
+    #[serde(default, skip_serializing_if = "GateRule::is_empty")]
+    pub rule: GateRule,
     /// What passing it means.
     #[schema(example = "The new certificate becomes the one that Exchange signs with.")]
     pub meaning: String,
@@ -260,6 +284,12 @@ impl Plan {
     #[must_use]
     pub fn quorum(&self, gate: Gate) -> u32 {
         self.gates.iter().find(|g| g.gate == gate).map_or(1, |g| g.quorum)
+    }
+
+    /// What a gate asks for beyond its quorum.
+    #[must_use]
+    pub fn rule(&self, gate: Gate) -> GateRule {
+        self.gates.iter().find(|g| g.gate == gate).map(|g| g.rule.clone()).unwrap_or_default()
     }
 
     /// Whether the plan has a gate.

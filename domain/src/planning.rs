@@ -1,11 +1,13 @@
 //! From what discovery saw to a plan, or to a refusal that says why and what to do.
 
 pub(crate) mod hybrid;
+pub mod in_time;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::{
     Gate, Organization, Phase, Plan, Request, Snapshot, StepKind, Thumbprint, Trouble,
+    organization::{Rules, TicketNeed},
     plan::{
         CertificateSource, EndpointKind, FORMAT, Finding, Observed, PfxAlgorithm, PlannedCloud, PlannedCmdlet,
         PlannedGate, PlannedServer, PlannedStep, Reversibility,
@@ -51,6 +53,7 @@ pub fn plan(
     let current = newest_copy(&participants, auth_config.current.as_ref());
     let emergency = request.reason.is_emergency() || current.is_none_or(|c| c.not_after <= now);
     let policy = &organization.policy;
+    let rules = policy.rules_for(request, emergency);
     let observed = Observed {
         current: auth_config.current.clone(),
         current_not_after: current.map(|c| c.not_after),
@@ -74,14 +77,22 @@ pub fn plan(
         soak_check_minutes: policy.soak_check_minutes,
         approval_hours: policy.approval_hours,
         not_before: request.not_before,
+        calendar: rules.calendar.clone(),
+        yields_to_expiry: false,
+        latest_safe_start: None,
+        ticket_required: rules.ticket == TicketNeed::Required,
+        executors: policy.executors.clone(),
+        break_glass: policy.break_glass,
         servers: participants.iter().map(|s| planned_server(s, request)).collect(),
-        gates: gates(organization, cloud.as_ref().is_some_and(PlannedCloud::is_by_hand)),
+        gates: gates(&rules, cloud.as_ref().is_some_and(PlannedCloud::is_by_hand)),
         cloud,
         steps: Vec::new(),
         findings: Vec::new(),
         policy: policy.digest(),
     };
+    let feasible = in_time::look(&mut plan, policy, now)?;
     plan.findings = findings(&plan, organization, &participants, auth_config, now);
+    plan.findings.extend(feasible);
     let of_the_cloud = hybrid.map_or_else(Vec::new, |seen| seen.findings(&plan, now));
     plan.findings.extend(of_the_cloud);
     plan.steps = steps(&plan, organization);
@@ -177,7 +188,7 @@ fn planned_server(server: &Server, request: &Request) -> PlannedServer {
     }
 }
 
-fn gates(organization: &Organization, by_hand: bool) -> Vec<PlannedGate> {
+fn gates(rules: &Rules, by_hand: bool) -> Vec<PlannedGate> {
     let meaning = |gate| match gate {
         Gate::Execute => {
             "The run begins: a certificate is made and brought to every server. Nothing signs with it yet."
@@ -191,8 +202,10 @@ fn gates(organization: &Organization, by_hand: bool) -> Vec<PlannedGate> {
         }
         Gate::ClearPrevious => "The old certificate is given up. This cannot be taken back.",
     };
-    let planned =
-        |gate| PlannedGate { gate, quorum: organization.policy.quorum(gate), meaning: meaning(gate).to_owned() };
+    let planned = |gate| {
+        let (quorum, rule) = rules.gate(gate);
+        PlannedGate { gate, quorum, rule, meaning: meaning(gate).to_owned() }
+    };
     Gate::ALL.into_iter().filter(|gate| by_hand || *gate != Gate::TrustCloud).map(planned).collect()
 }
 

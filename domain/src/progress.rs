@@ -8,13 +8,17 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
-    Decision, Digest, Event, Gate, Outcome, Phase, Plan, Renewal, State, Step, StepId, StepKind, StepStatus,
+    Decision, Digest, Event, Gate, GateRule, Outcome, Phase, Plan, Renewal, State, Step, StepId, StepKind, StepStatus,
     Thumbprint, Trouble, Verdict,
+    gate::{Asked, Excluded, OnTimeout},
     renewal::{UndoTo, Wait},
 };
 
 /// Code of the trouble of a server that does not answer: the only one that an approved plan may tolerate.
 pub const SERVER_UNREACHABLE: &str = "server_unreachable";
+
+/// Code of the trouble of a step whose gate has lost its approvals.
+pub const APPROVAL_WITHDRAWN: &str = "approval_withdrawn";
 
 /// How long before the effective date an unapproved publication is pushed out.
 pub const GUARD: TimeDelta = TimeDelta::hours(2);
@@ -168,8 +172,8 @@ impl Run<'_> {
         }
         let plan = self.plan?;
         let follows = match &self.renewal.state {
-            State::AwaitingApproval { gate, since, .. } => self.advance_gate(plan, *gate, *since, now),
-            State::Scheduled { until } if *until <= now => Some(Event::PhaseBegan { phase: Phase::Generate }.into()),
+            State::AwaitingApproval { .. } => self.advance_gate(plan, now),
+            State::Scheduled { until } if *until <= now => Some(self.begin(plan, now).into()),
             State::Paused { was, .. } => self.guard_while_paused(plan, was, now),
             state if state.is_working() => self.advance_phase(plan, state.phase()?, now),
             _ => None,
@@ -182,8 +186,10 @@ impl Run<'_> {
     pub fn wake_at(&self) -> Option<DateTime<Utc>> {
         match &self.renewal.state {
             State::Scheduled { until } => Some(*until),
-            State::AwaitingApproval { gate: Gate::Execute, since, .. } => {
-                self.plan.map(|plan| *since + approval_lifetime(plan))
+            State::Waiting { reason: Wait::Window { until }, .. } => *until,
+            State::AwaitingApproval { gate, since, escalated_at: None, .. } => {
+                let (after, then) = timeout(self.plan?, *gate)?;
+                (then != OnTimeout::Wait).then_some(*since + after)
             }
             _ => None,
         }
@@ -196,19 +202,45 @@ impl Run<'_> {
 
     /// Where a gate of this plan stands.
     #[must_use]
-    pub fn verdict(&self, plan: &Plan, gate: Gate) -> Verdict {
-        gate.verdict(&self.digest(plan), plan.quorum(gate), &self.renewal.requested_by, self.decisions)
+    pub fn verdict(&self, plan: &Plan, gate: Gate, now: DateTime<Utc>) -> Verdict {
+        let (digest, rule) = (self.digest(plan), plan.rule(gate));
+        self.asked(plan, gate, &digest, &rule, now).verdict(self.decisions)
+    }
+
+    /// What a gate of this plan asks for at this time.
+    #[must_use]
+    pub fn asked<'a>(
+        &'a self,
+        plan: &'a Plan,
+        gate: Gate,
+        digest: &'a Digest,
+        rule: &'a GateRule,
+        now: DateTime<Utc>,
+    ) -> Asked<'a> {
+        let used = self.steps.iter().any(|s| s.phase == plan.opened_by(gate) && s.status.is_over());
+        let excluded = self.excluded(plan, rule);
+        Asked { gate, digest, quorum: plan.quorum(gate), rule, excluded, at: (!used).then_some(now) }
+    }
+
+    /// Who does not approve under a rule: the requester, and whom it names.
+    #[must_use]
+    pub fn excluded<'a>(&'a self, plan: &'a Plan, rule: &GateRule) -> Vec<&'a str> {
+        let involved = &self.renewal.involved;
+        let named = |what| rule.exclude.contains(&what);
+        let authors = involved.planned_by.iter().filter(|_| named(Excluded::PlanAuthor));
+        let executors = involved.operated_by.iter().chain(&plan.executors).filter(|_| named(Excluded::Executor));
+        std::iter::once(&self.renewal.requested_by).chain(authors).chain(executors).map(String::as_str).collect()
     }
 
     /// The gates that a phase needs and that no longer have their approvals.
     #[must_use]
-    pub fn withdrawn_gate(&self, plan: &Plan, phase: Phase) -> Option<Gate> {
+    pub fn withdrawn_gate(&self, plan: &Plan, phase: Phase, now: DateTime<Utc>) -> Option<Gate> {
         if matches!(phase, Phase::Preflight | Phase::Undo) {
             return None;
         }
         plan.gates_in_order()
             .filter(|gate| plan.opened_by(*gate) <= phase)
-            .find(|gate| !matches!(self.verdict(plan, *gate), Verdict::Approved { .. }))
+            .find(|gate| !self.verdict(plan, *gate, now).is_approved())
     }
 
     /// A preflight that came up while the renewal was paused was put back.
@@ -231,22 +263,33 @@ impl Run<'_> {
         plan.cloud.is_some() && !Facts::of(self.steps).trusted_cloud
     }
 
-    fn advance_gate(&self, plan: &Plan, gate: Gate, since: DateTime<Utc>, now: DateTime<Utc>) -> Option<Advance> {
-        match self.verdict(plan, gate) {
+    fn advance_gate(&self, plan: &Plan, now: DateTime<Utc>) -> Option<Advance> {
+        let State::AwaitingApproval { gate, since, escalated_at, .. } = self.renewal.state else { return None };
+        match self.verdict(plan, gate, now) {
             Verdict::Approved { .. } if gate == Gate::Publish && self.lacks_cloud_trust(plan) => None,
+            // The clock goes on: a ticket that is never ready ends like a gate that nobody decides.
+            Verdict::Approved { .. } if gate == Gate::Execute && plan.ticket_required && !self.has_ready_ticket() => {
+                timed_out(plan, gate, since, escalated_at, now)
+            }
             Verdict::Approved { .. } => Some(self.pass(plan, gate, now)),
             Verdict::Rejected { by, reason } if gate == Gate::Execute => Some(Event::Rejected { by, reason }.into()),
-            Verdict::Open { .. } if gate == Gate::Execute && since + approval_lifetime(plan) <= now => {
-                Some(Event::Expired.into())
-            }
-            Verdict::Open { .. } | Verdict::Rejected { .. } => None,
+            Verdict::Open { .. } => timed_out(plan, gate, since, escalated_at, now),
+            Verdict::Rejected { .. } => None,
         }
+    }
+
+    /// The start time has come. Approvals that were taken back or have become too old meanwhile do not begin anything.
+    fn begin(&self, plan: &Plan, now: DateTime<Utc>) -> Event {
+        if self.verdict(plan, Gate::Execute, now).is_approved() {
+            return Event::PhaseBegan { phase: Phase::Generate };
+        }
+        Event::GateReached { gate: Gate::Execute, digest: self.digest(plan) }
     }
 
     fn pass(&self, plan: &Plan, gate: Gate, now: DateTime<Utc>) -> Advance {
         let phase = plan.opened_by(gate);
         let effective_at = Facts::of(self.steps).effective_at.filter(|at| *at > now);
-        let then = match (gate, plan.not_before, effective_at) {
+        let then = match (gate, self.starts_at(plan, now), effective_at) {
             (Gate::Execute, Some(until), _) if until > now => State::Scheduled { until },
             (Gate::Publish, _, Some(until)) => State::Waiting { phase, reason: Wait::EffectiveDate { until } },
             _ => State::Running { phase },
@@ -258,6 +301,12 @@ impl Run<'_> {
             // Soon enough to move the date if something has got lost since it was approved: Exchange does not look.
             .map(|s| (s.id, effective_at.map_or(now, |at| (at - GUARD).max(now))));
         Advance { ready: ready.collect(), event: Some(Event::GatePassed { gate, then }) }
+    }
+
+    /// The first time from now on at which the run may begin.
+    fn starts_at(&self, plan: &Plan, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        let from = plan.not_before.map_or(now, |at| at.max(now));
+        if plan.yields_to_expiry { Some(from) } else { plan.calendar.opens_at(from) }
     }
 
     /// A pause does not stop the clock of Exchange: a staged certificate would be published by itself.
@@ -273,7 +322,8 @@ impl Run<'_> {
     /// A certificate that was staged before this run has a date that can come while servers or Entra still lack its key.
     fn guard_on_the_way(&self, plan: &Plan, now: DateTime<Utc>) -> Option<Advance> {
         let on_the_way = match &self.renewal.state {
-            State::Running { phase } | State::Waiting { phase, .. } => is_before_publication(*phase),
+            State::Running { phase } | State::Waiting { phase, .. } if is_before_publication(*phase) => true,
+            State::Waiting { phase: Phase::Publish, reason } => reason.is_hold(),
             State::AwaitingApproval { gate, .. } => *gate == Gate::TrustCloud,
             _ => false,
         };
@@ -288,7 +338,7 @@ impl Run<'_> {
     }
 
     fn advance_phase(&self, plan: &Plan, phase: Phase, now: DateTime<Utc>) -> Option<Advance> {
-        if let Some(gate) = self.reopened(plan, phase) {
+        if let Some(gate) = self.reopened(plan, phase, now) {
             let ready =
                 if phase == Phase::Publish { self.guarded_publication(now, StepStatus::Ready) } else { Vec::new() };
             return Some(Advance { event: Some(Event::GateReached { gate, digest: self.digest(plan) }), ready });
@@ -300,17 +350,21 @@ impl Run<'_> {
         if steps.iter().all(|s| s.status.is_over() || is_tolerated(plan, s)) {
             return Some(self.leave(plan, phase, now));
         }
+        if let Some(reason) = self.hold(plan, phase, now) {
+            return self.told(Event::PhaseWaits { phase, reason }, now).map(Advance::from);
+        }
         let guarded = steps.iter().copied().filter(|s| self.is_left_from_guarding(s, now));
-        let ready: Vec<_> = self.startable(&steps).chain(guarded).map(|s| (s.id, now)).collect();
+        let approved = steps.iter().copied().filter(|s| self.is_approved_again(plan, s, now));
+        let ready: Vec<_> = self.startable(&steps).chain(guarded).chain(approved).map(|s| (s.id, now)).collect();
         let event = self.shown(plan, phase, &steps, now);
         (event.is_some() || !ready.is_empty()).then_some(Advance { event, ready })
     }
 
     /// The gate in front of this phase, if its approval was withdrawn before a worker began.
-    fn reopened(&self, plan: &Plan, phase: Phase) -> Option<Gate> {
+    fn reopened(&self, plan: &Plan, phase: Phase, now: DateTime<Utc>) -> Option<Gate> {
         let begun = |s: &Step| s.phase == phase && (s.status == StepStatus::Running || s.status.is_over());
         let gate = plan.gate_before(phase).filter(|_| !self.steps.iter().any(begun))?;
-        (gate != Gate::Execute && !matches!(self.verdict(plan, gate), Verdict::Approved { .. })).then_some(gate)
+        (gate != Gate::Execute && !self.verdict(plan, gate, now).is_approved()).then_some(gate)
     }
 
     /// What comes after a phase all of whose steps are over.
@@ -351,6 +405,13 @@ impl Run<'_> {
         let guarded = matches!(&step.outcome, None | Some(Outcome::Postponed { .. })) && step.failures == 0;
         let later = step.status == StepStatus::Ready && step.due_at.is_some_and(|at| at > now);
         step.kind == StepKind::Publish && step.attempt > 0 && guarded && later && !waits
+    }
+
+    /// A step that stopped because an approval was taken back, which has been given again.
+    fn is_approved_again(&self, plan: &Plan, step: &Step, now: DateTime<Utc>) -> bool {
+        let stopped = step.status == StepStatus::Attention
+            && step.trouble.as_ref().is_some_and(|trouble| trouble.code == APPROVAL_WITHDRAWN);
+        stopped && self.withdrawn_gate(plan, step.phase, now).is_none()
     }
 
     fn undo_end(&self) -> UndoTo {
@@ -418,8 +479,30 @@ impl From<Event> for Advance {
     }
 }
 
-fn approval_lifetime(plan: &Plan) -> TimeDelta {
-    TimeDelta::hours(i64::from(plan.approval_hours))
+/// How long a gate waits for decisions, and what happens then.
+fn timeout(plan: &Plan, gate: Gate) -> Option<(TimeDelta, OnTimeout)> {
+    let (rule, first) = (plan.rule(gate), gate == Gate::Execute);
+    let hours = rule.timeout_hours.or_else(|| first.then_some(plan.approval_hours))?;
+    let usual = if first { OnTimeout::Expire } else { OnTimeout::Wait };
+    Some((TimeDelta::hours(i64::from(hours)), rule.on_timeout.unwrap_or(usual)))
+}
+
+fn timed_out(
+    plan: &Plan,
+    gate: Gate,
+    since: DateTime<Utc>,
+    escalated_at: Option<DateTime<Utc>>,
+    now: DateTime<Utc>,
+) -> Option<Advance> {
+    let (after, then) = timeout(plan, gate)?;
+    if since + after > now {
+        return None;
+    }
+    match then {
+        OnTimeout::Expire if gate == Gate::Execute => Some(Event::Expired.into()),
+        OnTimeout::Escalate if escalated_at.is_none() => Some(Event::Escalated.into()),
+        OnTimeout::Expire | OnTimeout::Escalate | OnTimeout::Wait => None,
+    }
 }
 
 fn soak_from(plan: &Plan, now: DateTime<Utc>) -> Event {

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{Digest, Gate, OrganizationId, RenewalId, Request, Trouble};
+use crate::{Digest, Gate, OrganizationId, RenewalId, Request, TicketStanding, Trouble};
 
 /// A stage of a run. Order of variants is the order of a run.
 ///
@@ -116,6 +116,22 @@ pub struct Renewal {
     pub state: State,
     /// The digest of its plan, once there is one.
     pub plan_digest: Option<Digest>,
+    /// What the ticket system last said of its ticket.
+    #[sqlx(json(nullable))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ticket_standing: Option<TicketStanding>,
+    /// Who planned and who operated it.
+    #[sqlx(json)]
+    #[serde(default, skip_serializing_if = "Involved::is_nobody")]
+    pub involved: Involved,
+    /// Why it may end after the old certificate has expired.
+    #[sqlx(json(nullable))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_risk: Option<AtRisk>,
+    /// How many of its gates were broken and not reviewed since.
+    #[serde(default)]
+    #[schema(example = 0)]
+    pub open_reviews: i32,
     /// Grows with every change; the ETag.
     #[schema(example = 12)]
     pub version: i64,
@@ -123,6 +139,64 @@ pub struct Renewal {
     pub created_at: DateTime<Utc>,
     /// When it last changed.
     pub updated_at: DateTime<Utc>,
+}
+
+impl Renewal {
+    /// A renewal that somebody asks for now.
+    #[must_use]
+    pub fn requested(id: RenewalId, requested_by: &str, request: Request, now: DateTime<Utc>) -> Self {
+        Self {
+            id,
+            organization_id: request.organization.clone(),
+            requested_by: requested_by.to_owned(),
+            request,
+            state: State::Requested,
+            plan_digest: None,
+            ticket_standing: None,
+            involved: Involved::default(),
+            at_risk: None,
+            open_reviews: 0,
+            version: 1,
+            created_at: now,
+            updated_at: now,
+        }
+    }
+}
+
+/// Who else had a hand in a renewal. A policy may say that they do not approve it.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize, ToSchema)]
+#[schema(example = json!({"operated_by": ["oscar@contoso.example"]}))]
+pub struct Involved {
+    /// Who asked for its plan to be made again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub planned_by: Vec<String>,
+    /// The operators who paused, resumed, retried or skipped.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub operated_by: Vec<String>,
+    /// What the ticket said when an operator decided to go on nevertheless.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overruled: Option<TicketStanding>,
+}
+
+impl Involved {
+    /// Whether there is nothing to tell.
+    #[must_use]
+    pub fn is_nobody(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Why a renewal may end after the old certificate has expired.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize, ToSchema)]
+#[schema(example = json!({"expires_at": "2027-01-07T00:00:00Z", "latest_safe_start": "2027-01-03T20:00:00Z", "starts_at": "2027-01-05T20:00:00Z"}))]
+pub struct AtRisk {
+    /// The end of the old certificate's validity.
+    pub expires_at: DateTime<Utc>,
+    /// By when it would have had to start; none when it is too late for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latest_safe_start: Option<DateTime<Utc>>,
+    /// When it can start.
+    pub starts_at: DateTime<Utc>,
 }
 
 /// Where a renewal stands. Each variant carries what is known in it.
@@ -141,6 +215,9 @@ pub enum State {
         digest: Digest,
         /// Since when.
         since: DateTime<Utc>,
+        /// When people were told that nobody had decided in time.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        escalated_at: Option<DateTime<Utc>>,
     },
     /// Approved; the start time has not come.
     Scheduled {
@@ -232,6 +309,21 @@ pub enum Wait {
         /// When.
         until: DateTime<Utc>,
     },
+    /// A window in which something may be changed.
+    Window {
+        /// When it opens, if any does.
+        until: Option<DateTime<Utc>>,
+    },
+    /// The ticket, which somebody holds.
+    TicketOnHold {
+        /// What the ticket system says.
+        detail: String,
+    },
+    /// The ticket, which is not ready.
+    TicketNotReady {
+        /// What the ticket system says.
+        detail: String,
+    },
     /// A step is tried again by itself.
     Retry {
         /// Which server; empty for the organization as a whole.
@@ -255,6 +347,8 @@ pub enum UndoTo {
 pub enum Event {
     /// A worker has begun to plan.
     PlanningBegan,
+    /// The plan is to be made anew, before anything is changed.
+    ReplanAsked,
     /// There is a plan.
     Planned {
         /// Its digest.
@@ -286,7 +380,9 @@ pub enum Event {
         /// Why.
         reason: String,
     },
-    /// Nobody decided in time.
+    /// Nobody decided in time, and people are told so.
+    Escalated,
+    /// Nobody decided in time: that is the end.
     Expired,
     /// The scheduled time has come, a wait is over, or a phase goes on.
     PhaseBegan {
@@ -347,19 +443,21 @@ impl State {
     pub fn apply(self, event: Event, now: DateTime<Utc>) -> Result<Self, IllegalTransition> {
         let illegal = IllegalTransition { status: self.status(), event: event.name() };
         Ok(match (self, event) {
-            (Self::Requested, Event::PlanningBegan) => Self::Planning,
-            (Self::Planning, Event::Planned { digest }) => {
-                Self::AwaitingApproval { gate: Gate::Execute, digest, since: now }
+            (Self::Requested, Event::PlanningBegan)
+            | (Self::AwaitingApproval { gate: Gate::Execute, .. } | Self::Scheduled { .. }, Event::ReplanAsked) => {
+                Self::Planning
             }
+            (Self::Planning, Event::Planned { digest }) => Self::awaiting(Gate::Execute, digest, now),
             (Self::Requested | Self::Planning, Event::Refused { trouble }) => Self::Failed { trouble, at: now },
             (Self::AwaitingApproval { gate, .. }, Event::GatePassed { gate: passed, then }) if gate == passed => then,
             (Self::AwaitingApproval { gate: Gate::Execute, .. }, Event::Rejected { by, reason }) => {
                 Self::Rejected { by, reason, at: now }
             }
             (Self::AwaitingApproval { gate: Gate::Execute, .. }, Event::Expired) => Self::Expired { at: now },
-            (state, Event::GateReached { gate, digest }) if state.is_working() => {
-                Self::AwaitingApproval { gate, digest, since: now }
+            (Self::AwaitingApproval { gate, digest, since, .. }, Event::Escalated) => {
+                Self::AwaitingApproval { gate, digest, since, escalated_at: Some(now) }
             }
+            (state, Event::GateReached { gate, digest }) if state.is_working() => Self::awaiting(gate, digest, now),
             (state, Event::PhaseBegan { phase }) if state.is_working() => Self::Running { phase },
             (state, Event::PhaseWaits { phase, reason }) if state.is_working() => Self::Waiting { phase, reason },
             (state, Event::SoakBegan { since, until }) if state.is_working() => Self::Soaking { since, until },
@@ -382,6 +480,12 @@ impl State {
             },
             _ => return Err(illegal),
         })
+    }
+
+    /// A gate that waits for decisions from now on.
+    #[must_use]
+    pub fn awaiting(gate: Gate, digest: Digest, now: DateTime<Utc>) -> Self {
+        Self::AwaitingApproval { gate, digest, since: now, escalated_at: None }
     }
 
     /// Whether more can happen: one live renewal per organization.
@@ -458,11 +562,13 @@ impl Event {
     pub fn name(&self) -> &'static str {
         match self {
             Self::PlanningBegan => "planning",
+            Self::ReplanAsked => "a new plan",
             Self::Planned { .. } => "a plan",
             Self::Refused { .. } => "a refusal",
             Self::GatePassed { .. } => "passing a gate",
             Self::GateReached { .. } => "reaching a gate",
             Self::Rejected { .. } => "a rejection",
+            Self::Escalated => "escalation",
             Self::Expired => "expiry",
             Self::PhaseBegan { .. } => "beginning a phase",
             Self::PhaseWaits { .. } => "waiting",

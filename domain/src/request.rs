@@ -15,6 +15,12 @@ pub struct Request {
     /// Why: an expired or compromised certificate gives an emergency plan.
     #[serde(default)]
     pub reason: Reason,
+    /// What kind of change it is in the ticket system: chooses among the rules of the organization's policy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub change_type: Option<ChangeType>,
+    /// How much is at stake, as the ticket system rates it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub risk: Option<Risk>,
     /// The ITSM record that this renewal belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ticket: Option<Ticket>,
@@ -33,6 +39,21 @@ pub struct Request {
 }
 
 impl Request {
+    /// A request that says nothing but which organization.
+    #[must_use]
+    pub fn of(organization: OrganizationId) -> Self {
+        Self {
+            organization,
+            reason: Reason::default(),
+            change_type: None,
+            risk: None,
+            ticket: None,
+            not_before: None,
+            allow_absent: Vec::new(),
+            note: None,
+        }
+    }
+
     /// What is wrong with these values: the JSON Pointer of the member, and why. Empty when they can be used.
     #[must_use]
     pub fn faults(&self) -> Vec<(&'static str, String)> {
@@ -103,6 +124,30 @@ impl Reason {
     pub fn is_emergency(self) -> bool {
         matches!(self, Self::Compromised | Self::Expired)
     }
+}
+
+/// What kind of change a ticket is.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ChangeType {
+    /// Assessed and approved each time.
+    Normal,
+    /// Of a kind that was approved once and for all, where the policy has rules for it.
+    Standard,
+    /// It cannot wait for the usual way.
+    Emergency,
+}
+
+/// How much is at stake.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Risk {
+    /// Little.
+    Low,
+    /// Something.
+    Moderate,
+    /// Much: never a standard change.
+    High,
 }
 
 /// The ITSM record that a renewal belongs to.

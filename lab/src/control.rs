@@ -10,6 +10,7 @@ use crate::{
     clock::Clock,
     faults::Fault,
     http::{Answer, Cut, Service, Transport, blocking, body, json, status},
+    itsm,
     journal::{Count, Effect, EffectKind},
     running::Running,
 };
@@ -41,6 +42,9 @@ impl Service for Control {
 }
 
 fn route(running: &Running, method: &Method, path: &str, body: &[u8]) -> Answer {
+    if let Some(answer) = running.with(|world| itsm::route(world, method, path, body)) {
+        return answer;
+    }
     match (method.as_str(), path) {
         ("GET", "/clock") => json(StatusCode::OK, &ClockNow { clock: running.clock(), now: running.now() }),
         ("GET", "/state") => json(StatusCode::OK, &running.with(|world| world.state())),

@@ -13,6 +13,7 @@ use self::{
 };
 use crate::{
     hybrid::Class,
+    itsm::{TicketDisturbance, TicketRequests},
     organization::{Permission, Region, Servicelet},
     server::Power,
 };
@@ -176,6 +177,22 @@ pub enum Fault {
         /// How long, in real time.
         milliseconds: u32,
     },
+    /// Requests to the ticket systems, or their answers, are disturbed on the way.
+    Ticket {
+        /// Which.
+        #[serde(flatten)]
+        requests: TicketRequests,
+        /// How.
+        #[serde(rename = "do")]
+        disturbance: TicketDisturbance,
+    },
+    /// The next messages that ticket systems send by themselves are lost.
+    TicketHooks {
+        /// How many.
+        lose: u32,
+    },
+    /// ServiceNow takes no token any more that it has given out.
+    TicketTokens,
     /// WS-Management requests, or their answers, are disturbed on the way.
     Wire {
         /// Which.
@@ -203,7 +220,7 @@ pub struct Calls {
     pub times: u32,
 }
 
-fn once() -> u32 {
+pub(crate) fn once() -> u32 {
     1
 }
 
@@ -303,7 +320,7 @@ impl Calls {
 }
 
 /// Counts one, and says whether it is among those that are meant: some pass first, some are met after that.
-fn due(skip: &mut u32, times: &mut u32) -> bool {
+pub(crate) fn due(skip: &mut u32, times: &mut u32) -> bool {
     if *skip > 0 {
         *skip -= 1;
         return false;

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{Authentication, Lab, LabCloud};
+use crate::{Authentication, Lab, LabCloud, LabTickets};
 
 /// Where they are.
 #[derive(Clone, Debug)]
@@ -45,6 +45,10 @@ pub(crate) fn write(lab: &Lab, folder: &Path) -> anyhow::Result<Files> {
         Files { config: folder.join("rekey.toml"), password: folder.join(PASSWORD), ca: folder.join(CA), cloud };
     fs::write(&files.ca, lab.ca_pem())?;
     write_secret(&files.password, lab.password().expose())?;
+    if let Some(tickets) = lab.tickets() {
+        write_secret(&folder.join(SERVICENOW), tickets.servicenow_password.expose())?;
+        write_secret(&folder.join(JIRA), tickets.jira_token.expose())?;
+    }
     fs::write(&files.config, configuration(lab))?;
     Ok(files)
 }
@@ -84,6 +88,7 @@ fn configuration(lab: &Lab) -> String {
     let kdc = kdc.as_ref().map(|kdc| format!("kdc = {kdc:?}\n")).unwrap_or_default();
     let authentication = authentication.name();
     let cloud = lab.cloud().map(cloud_section).unwrap_or_default();
+    let tickets = lab.tickets().map(tickets_section).unwrap_or_default();
     let (id, control, user) = (lab.organization_id(), lab.control_url(), lab.username());
     format!(
         r#"# Written by the lab. Everything that is not here has its default: see `rekey config --help`.
@@ -91,7 +96,7 @@ listen = "127.0.0.1:8080"
 data_dir = "rekey-data"
 # Time runs as in the lab. Refused unless every organization is a lab.
 clock = "lab"
-
+{tickets}
 [[organization]]
 id = "{id}"
 name = "Contoso (lab)"
@@ -120,6 +125,40 @@ url = "{scheme}://{{fqdn}}:{windows_port}/wsman"
     )
 }
 
+/// Its ticket systems.
+fn tickets_section(tickets: &LabTickets) -> String {
+    let LabTickets { servicenow_url, servicenow_user, jira_url, jira_user, .. } = tickets;
+    format!(
+        r#"
+# Its ticket systems. A change that is scheduled and approved may begin: rekey moves it to Implement.
+[[ticket_system]]
+id = "servicenow"
+kind = "servicenow"
+url = "{servicenow_url}"
+client_id = "{servicenow_user}"
+client_secret = "file:{SERVICENOW}"
+ca_file = "{CA}"
+states = {{ "-2" = "ready" }}
+query = "u_organizationISNOTEMPTY"
+poll_seconds = 1
+fresh_seconds = 0
+
+[[ticket_system]]
+id = "jira"
+kind = "jira"
+url = "{jira_url}"
+username = "{jira_user}"
+password = "file:{JIRA}"
+ca_file = "{CA}"
+states = {{ "Awaiting implementation" = "ready" }}
+fields = {{ organization = "/fields/customfield_10050" }}
+query = "project = CHG AND labels = rekey"
+poll_seconds = 1
+fresh_seconds = 0
+"#
+    )
+}
+
 /// The tenant of a hybrid organization.
 fn cloud_section(cloud: &LabCloud) -> String {
     let LabCloud { url, tenant_id, client_id, test_mailbox, cloud_test_mailbox, .. } = cloud;
@@ -143,6 +182,8 @@ cloud_test_mailbox = "{cloud_test_mailbox}"
     )
 }
 
+const SERVICENOW: &str = "lab-servicenow-secret";
+const JIRA: &str = "lab-jira-token";
 const CLOUD_CERTIFICATE: &str = "lab-cloud.pem";
 const CLOUD_KEY: &str = "lab-cloud-key.pem";
 const PASSWORD: &str = "lab-password";

@@ -29,6 +29,7 @@ use crate::{
     files::{self, Files, Way},
     http::{Tasks, Transport, listen},
     hybrid::Cloud,
+    itsm::{self, LabTickets, TicketSite, TicketSystem},
     journal::{Asked, CloudAsked, Count, Effect, EffectKind, Requested},
     organization::{Hybrid, ServerSpec},
     running::{Cmdlets, Running},
@@ -47,6 +48,7 @@ pub struct Lab {
     control: SocketAddr,
     servers: Vec<LabServer>,
     cloud: Option<LabCloud>,
+    tickets: Option<LabTickets>,
     ca_pem: String,
     pub(crate) way: Way,
     tasks: Tasks,
@@ -151,9 +153,10 @@ impl Lab {
             servers.push(opening.open(server).await?);
         }
         let cloud = opening.open_cloud().await?;
+        let tickets = if options.tickets { Some(opening.open_tickets().await?) } else { None };
         tasks.spawn(pulse(running.clone()));
         let ca_pem = opening.authority.pem().to_owned();
-        Ok(Self { running, organization_id, control, servers, cloud, ca_pem, way, tasks })
+        Ok(Self { running, organization_id, control, servers, cloud, tickets, ca_pem, way, tasks })
     }
 
     /// The short name of the organization.
@@ -178,6 +181,12 @@ impl Lab {
     #[must_use]
     pub fn cloud(&self) -> Option<&LabCloud> {
         self.cloud.as_ref()
+    }
+
+    /// Where its ticket systems are; none if it has none.
+    #[must_use]
+    pub fn tickets(&self) -> Option<&LabTickets> {
+        self.tickets.as_ref()
     }
 
     /// The certificate of the authority that made the servers' TLS certificates, PEM.
@@ -321,6 +330,20 @@ impl Opening {
         let site = CloudSite { running: self.running.clone(), region: Some(found.region_url.clone()) };
         found.url = format!("https://{}", listen(own, tls, Arc::new(site), &self.tasks).await?);
         Ok(Some(found))
+    }
+
+    /// The ticket systems, and what sends their messages.
+    async fn open_tickets(&mut self) -> anyhow::Result<LabTickets> {
+        let tls = Transport::Tls(self.authority.server("tickets.contoso.example")?);
+        let mut urls = Vec::new();
+        for system in [TicketSystem::Servicenow, TicketSystem::Jira] {
+            let site = Arc::new(TicketSite { running: self.running.clone(), system });
+            urls.push(format!("https://{}", listen(self.address()?, tls.clone(), site, &self.tasks).await?));
+        }
+        self.tasks.spawn(itsm::pump(self.running.clone()));
+        let jira_url = urls.pop().unwrap_or_default();
+        let servicenow_url = urls.pop().unwrap_or_default();
+        Ok(self.running.with(|world| world.tickets.found(servicenow_url, jira_url)))
     }
 
     fn address(&mut self) -> anyhow::Result<SocketAddr> {

@@ -18,6 +18,7 @@ pub mod faults;
 mod files;
 mod http;
 pub mod hybrid;
+pub mod itsm;
 pub mod journal;
 mod lab;
 mod logon;
@@ -34,6 +35,7 @@ pub mod trust;
 pub mod world;
 
 pub use files::{CloudFiles, Files};
+pub use itsm::LabTickets;
 pub use lab::{Lab, LabCloud, LabServer, Report};
 pub use options::{Authentication, Options};
 pub use psrp::Secret;

@@ -18,6 +18,8 @@ pub struct Options {
     pub organization: Organization,
     /// Whether it shares its users with a tenant: one like Contoso's, if the organization names none of its own.
     pub hybrid: bool,
+    /// Whether it has ticket systems: an instance of ServiceNow and a site of Jira.
+    pub tickets: bool,
     /// Days until the current certificate expires; negative if it has.
     pub days_left: i64,
     /// Virtual seconds in a real second.
@@ -29,7 +31,8 @@ pub struct Options {
     /// The address to listen on.
     pub listen: IpAddr,
     /// The first of the ports to listen on, so that a lab that is started again is found again: one for the control API,
-    /// then four for every server, then two for the cloud of a hybrid organization. Free ports if none.
+    /// then four for every server, then two for the cloud of a hybrid organization, then two
+    /// for ticket systems. Free ports if none.
     pub base_port: Option<u16>,
     /// How long every request is on its way to a server.
     pub latency: Duration,
@@ -78,6 +81,7 @@ impl Default for Options {
         Self {
             organization: Organization::contoso(),
             hybrid: false,
+            tickets: false,
             days_left: 45,
             scale: 1.0,
             start: None,

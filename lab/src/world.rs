@@ -18,6 +18,7 @@ use crate::{
     directory::{Arrival, AuthConfig, Directory, is_named},
     faults::{Interceptors, cloud::CloudDisturbances, wire::Disturbances},
     hybrid::Cloud,
+    itsm::Tickets,
     journal::{Effect, EffectKind, Journal},
     organization::Organization,
     server::{Entry, Export, KeySet, Power, Process, ProcessKind, Provider, Server, Services, Store, StoredKey},
@@ -46,6 +47,8 @@ pub struct World {
     pub cloud_disturbances: CloudDisturbances,
     /// The other half of a hybrid organization.
     pub cloud: Option<Cloud>,
+    /// The ticket systems.
+    pub(crate) tickets: Tickets,
     denied: BTreeSet<String>,
 }
 
@@ -117,6 +120,7 @@ impl World {
             now,
             directory,
             cloud,
+            tickets: Tickets::new(),
             cloud_disturbances: CloudDisturbances::default(),
             servers: organization.servers.iter().map(|spec| new_server(spec.clone(), now)).collect(),
             queue: BTreeMap::new(),

@@ -85,6 +85,37 @@ async fn clients_of_microsofts_sign_in_to_the_tenant_and_roll_keys() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_client_of_servicenow_takes_the_lab_for_an_instance() {
+    let lab = Lab::start(Options { tickets: true, ..Options::default() }).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let files = lab.write_files(folder.path()).unwrap();
+    let tickets = lab.tickets().unwrap();
+    let mut verifier = peers::python("verify_servicenow.py");
+    verifier
+        .args(["--url", &tickets.servicenow_url, "--control", &lab.control_url(), "--user", &tickets.servicenow_user])
+        .arg("--ca")
+        .arg(&files.ca);
+    let password = tickets.servicenow_password.expose().to_owned();
+    let (passed, told) = tokio::task::spawn_blocking(move || peers::run(verifier, &password)).await.unwrap();
+    assert!(passed, "{told}");
+    lab.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_of_jira_takes_the_lab_for_a_site() {
+    let lab = Lab::start(Options { tickets: true, ..Options::default() }).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let files = lab.write_files(folder.path()).unwrap();
+    let tickets = lab.tickets().unwrap();
+    let mut verifier = peers::node("verify_jira.mjs");
+    verifier.args([&tickets.jira_url, &lab.control_url(), &tickets.jira_user]).env("NODE_EXTRA_CA_CERTS", &files.ca);
+    let token = tickets.jira_token.expose().to_owned();
+    let (passed, told) = tokio::task::spawn_blocking(move || peers::run(verifier, &token)).await.unwrap();
+    assert!(passed, "{told}");
+    lab.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_lab_with_extended_protection_wants_the_channel_named() {
     let folder = tempfile::tempdir().unwrap();
     let lab = Lab::start(Options { require_channel_binding: true, ..account() }).await.unwrap();

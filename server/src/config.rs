@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -18,11 +19,16 @@ use worker::{
         Account, Credentials, Endpoints, Identity, Kerberos, MAX_ENVELOPE_SIZE, MAX_SESSIONS, Pin, Proof, Sessions,
         Trust, WindowsLogon, WindowsProtocol, cloud::Way, split_username,
     },
+    tickets::TicketSystem,
 };
 
 use crate::secrets::Reference;
 
 mod cloud;
+mod sources;
+mod targets;
+mod ticket_systems;
+
 pub(crate) use cloud::cautions;
 
 /// What `rekey config --help` prints: every key.
@@ -42,6 +48,67 @@ environment variable, \"file:PATH\" a file; relative paths start at the folder o
   clock = \"real\"                  REKEY_CLOCK        \"lab\" takes the time of the lab; only if every organization is one
   log = \"info\"                    REKEY_LOG          error, warn, info, debug, or target=level,…
   log_format = \"text\"             REKEY_LOG_FORMAT   \"text\" or \"json\"
+
+  [[ticket_system]]               one for each ServiceNow instance or Jira site: docs/ticket-systems.md
+  id = \"acme\"                     the word in `ticket.system` of renewals and `ticket_system` of sources; 1 to 63 of a-z, 0-9, -
+  kind = \"servicenow\"             servicenow or jira
+  url = \"https://acme.service-now.com\"
+  username, password              Basic: an account and its password; for Jira a mail address and its API token
+  client_id, client_secret        … or OAuth client credentials of ServiceNow (recommended there)
+  api_key = \"env:…\"               … or an API key of ServiceNow
+  token = \"env:…\"                 … or a token that does not change; all secrets by reference
+  ca_file = \"proxy-ca.pem\"        trust the certificate authorities in this file only; default: those of the system
+  organizations = [\"contoso\"]     only for these; default: all
+  move_changes = true             move changes to Implement when the run begins, and close them at its end
+  implement_state = \"-1\"          where to … Jira: Implementing
+  review_state = \"0\"              … before it is closed; \"\": no such state. Jira: none
+  closed_state = \"3\"              … when it is over. Jira: Completed
+  failed_state = \"3\"              … when it did not come out well. Jira: Failed
+  hold_field = \"customfield_10021\"  of Jira: filled while somebody holds the issue
+  states = { \"-2\" = \"ready\" }     what states mean where that is not the usual: ready, not_ready, on_hold, cancelled,
+                                  approval_voided, closed
+  fields = { organization = \"/fields/customfield_10050\" }  where records say something, where that is not the usual (JSON Pointer)
+  query = \"u_organizationISNOTEMPTY\"  encoded query or JQL of the changes that are for rekey: those are asked for, so that one
+                                  whose hook never came is taken in; default: none are asked for
+  poll_seconds = 30               how often tickets of live renewals are read, and changes asked for
+  fresh_seconds = 5               how old what was read may be for a step that changes something
+  unanswered_minutes = 15         how long what was read last counts while the system does not answer; then nothing is changed
+
+  [[source]]                      optional, one for each sender of POST /v1/hooks/<kind>/<id>: docs/integrations/
+  id = \"acme\"                     1 to 40 of a-z, 0-9 and -; stands in URLs
+  kind = \"servicenow\"             servicenow, jira, or generic: any JSON, and CloudEvents
+  organization = \"contoso\"        of records that name none; default: the only one that is configured
+  ticket_system = \"servicenow\"    what the tickets' system is called; default: the id
+  accept = [\"signature\"]          how senders may show who they are; also basic, api_key, bearer, certificate
+  secrets = [\"env:…\"]             what messages are signed with, any of several: whsec_ and base64 (Standard Webhooks), for jira any text
+  tolerance_seconds = 300         how old a signed message may be, and how far ahead its sender's clock, 30 to 86400
+
+  [source.fields]                 JSON Pointers into the record, for what stands at another place than usual: key, number,
+  start = \"/fields/customfield_1\"  organization, reason, note, start, url, state, approval, on_hold, requested_by, mod_count, updated_at,
+                                  change_type, risk, event, instance
+
+  [source.states]                 what states of your own mean: ready, not_ready, on_hold, cancelled, approval_voided, closed;
+  \"-1\" = \"ready\"                  the usual ones are known, and what nobody explains is not_ready
+
+  [outbound]                      messages to the outside: docs/notifications.md
+  public_url = \"https://…\"       where people reach this service: links in messages begin with it
+  allow = [\"…\"]                 where messages may go: hosts, *.suffix, networks (10.1.0.0/16), each with or without :PORT or :*;
+                                  default: nowhere. Loopback and link-local addresses must be listed as networks
+
+  [[target]]                      one for each receiver of messages
+  id = \"chat\"                   1 to 63 of a-z, 0-9 and -; stands in the outbox
+  kind = \"webhook\"              webhook (signed, Standard Webhooks and CloudEvents), smtp, teams or slack
+  organizations = [\"contoso\"]   tell it of these only; default: all
+  events = [\"renewal.*\"]        tell it these only: events, or the beginning of one and *; default: all
+  url = \"https://…\"             of a webhook; of teams and slack by reference (env:, file:), because it is a secret
+  secrets = [\"env:…\"]           references to keys that sign webhooks (whsec_…), the newest first: each signs
+  server = \"smtp.example\"       for smtp …
+  port = 587                      … default: 587, or 465 for implicit, 25 for none
+  tls = \"starttls\"              … starttls, implicit or none
+  username, password              … to log on with, the password by reference
+  from = \"rekey <…@…>\"          … who writes
+  to = [\"…@…\"]                  … who is written to
+  ca_file = \"ca.pem\"            trust the certificate authorities in this file only; default: those of the system
 
   [[organization]]                one for each Exchange organization
   id = \"contoso\"                  1 to 63 of a-z, 0-9 and -; stands in URLs
@@ -116,6 +183,36 @@ environment variable, \"file:PATH\" a file; relative paths start at the folder o
   clear_previous_quorum = 1       … giving up the old certificate; 0: evidence alone
   after_publish_failure = \"ask\"   when restarts or checks after publication keep failing; roll_back: the old one signs again
   prune_failure = \"ask\"           when the old certificate cannot be removed from a server; skip: it stays
+  executors = []                  who carries renewals out besides operators, for gates that exclude the executor
+  break_glass = \"not_requester\"  who with the role break_glass may pass a gate alone: anyone, not_requester, off
+  ticket = \"optional\"            required: nothing is changed unless the ticket system says that the ticket is ready
+  time_zone = \"UTC\"             of windows and of blackouts that name none (IANA)
+  precedence = \"blackout\"        expiry: windows and blackouts yield until publication when the old certificate would expire
+  infeasible = \"refuse\"          a start time that is too late for the old certificate; or accept_at_risk
+
+  [[organization.policy.window]]  weekly windows; without any, always
+  days = [\"sat\"]                on which it opens: mon, tue, wed, thu, fri, sat, sun
+  from = \"20:00\"                local time …
+  to = \"04:00\"                  … on the next day if that is not after from
+
+  [[organization.policy.blackout]]  when nothing is changed
+  name = \"Year end\"
+  from = \"2026-12-21\"           a local date, a local date and time, or RFC 3339
+  to = \"2027-01-05\"             a date is its whole day
+
+  [organization.policy.gates.execute]  or publish, clear_previous, trust_cloud: what the gate asks for
+  quorum = 1                      instead of execute_quorum and its like
+  groups = [{ group = \"exchange-admins\", approvals = 1 }]  each of them must approve; an approval counts for one group
+  exclude = [\"plan_author\", \"executor\"]  who does not approve, besides the requester
+  lifetime_hours = 72             how long an approval counts, until what it allows is done; default: for ever
+  timeout_hours = 336             how long the gate waits; execute: default approval_hours
+  on_timeout = \"expire\"         expire (execute only), escalate (recorded once, people are told), or wait
+
+  [organization.policy.emergency]  for a compromised or expired certificate and emergency changes: what differs
+  [organization.policy.standard]   for requests with change_type standard whose risk is not high: what differs
+  gates.execute.quorum = 0        as above; 0 only for standard, with ticket = \"required\"
+  ignore_calendar = false         windows and blackouts do not hold
+  ticket = \"required\"
 
 Examples:
   rekey config check --config /etc/rekey/rekey.toml
@@ -136,6 +233,9 @@ pub(crate) struct Config {
     pub(crate) log: String,
     pub(crate) log_format: LogFormat,
     pub(crate) organizations: Vec<Configured>,
+    pub(crate) ticket_systems: Vec<Arc<TicketSystem>>,
+    pub(crate) sources: Vec<api::Source>,
+    pub(crate) outbound: targets::Outbound,
     /// The file that it was read from, if any.
     pub(crate) file: Option<PathBuf>,
 }
@@ -190,6 +290,14 @@ struct File {
     log_format: Option<LogFormat>,
     #[serde(default)]
     organization: Vec<FileOrganization>,
+    #[serde(default)]
+    ticket_system: Vec<ticket_systems::FileTicketSystem>,
+    #[serde(default)]
+    source: Vec<sources::FileSource>,
+    #[serde(default)]
+    outbound: targets::FileOutbound,
+    #[serde(default)]
+    target: Vec<targets::FileTarget>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -344,7 +452,10 @@ fn build(file: File, folder: &Path, path: Option<&Path>) -> anyhow::Result<Confi
     if let Some(twice) = ids.windows(2).find(|pair| pair[0] == pair[1]) {
         bail!("organization {} stands there twice: give each its own id", twice[0]);
     }
+    let ticket_systems = ticket_systems::all(file.ticket_system, folder, &ids)?;
+    let sources = sources::build(file.source, &ids, folder)?;
     Ok(Config {
+        ticket_systems,
         listen,
         data_dir: folder.join(file.data_dir.unwrap_or_else(|| "rekey-data".into())),
         database: database(file.database.as_deref(), folder)?,
@@ -355,7 +466,9 @@ fn build(file: File, folder: &Path, path: Option<&Path>) -> anyhow::Result<Confi
         clock: file.clock.unwrap_or_default(),
         log: file.log.unwrap_or_else(|| "info".to_owned()),
         log_format: file.log_format.unwrap_or_default(),
+        sources,
         organizations,
+        outbound: targets::build(file.outbound, file.target, listen, folder)?,
         file: path.map(Path::to_path_buf),
     })
 }
@@ -704,9 +817,24 @@ pub(crate) mod tests {
             "outlook_url",
             "ca_file",
         ];
+        let outbound = [
+            "public_url",
+            "allow",
+            "id",
+            "kind",
+            "organizations",
+            "events",
+            "url",
+            "secrets",
+            "server",
+            "port",
+            "tls",
+            "from",
+            "to",
+        ];
         let policy = serde_json::to_value(Policy::default()).unwrap();
         let policy = policy.as_object().unwrap().keys().map(String::as_str);
-        for key in keys.into_iter().chain(exchange).chain(cloud).chain(policy) {
+        for key in keys.into_iter().chain(exchange).chain(cloud).chain(outbound).chain(policy) {
             assert!(KEYS.contains(&format!("  {key} =")), "{key}");
         }
     }

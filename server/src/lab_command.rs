@@ -25,6 +25,9 @@ pub(crate) struct LabArgs {
     /// An organization that shares its users with a tenant: Entra, Graph and Exchange Online come along.
     #[arg(long)]
     hybrid: bool,
+    /// Ticket systems, too: an instance of ServiceNow and a site of Jira.
+    #[arg(long)]
+    tickets: bool,
     /// How long every request is on its way, in milliseconds: a data centre far away.
     #[arg(long, value_name = "MS", default_value_t = 0)]
     latency_ms: u64,
@@ -84,6 +87,7 @@ pub(crate) async fn run(args: LabArgs) -> anyhow::Result<()> {
         listen: args.listen,
         days_left: args.days_left,
         hybrid: args.hybrid,
+        tickets: args.tickets,
         latency: Duration::from_millis(args.latency_ms),
         authentication: args.authentication.into(),
         username: args.username,
@@ -100,6 +104,10 @@ pub(crate) async fn run(args: LabArgs) -> anyhow::Result<()> {
     say!("Control (clock, state, trust probe, faults): {}", lab.control_url());
     if let Some(cloud) = lab.cloud() {
         say!("Its tenant (Entra, Graph, Exchange Online): {}", cloud.url);
+    }
+    if let Some(tickets) = lab.tickets() {
+        say!("ServiceNow (change_request, attachments): {}", tickets.servicenow_url);
+        say!("Jira Service Management: {}", tickets.jira_url);
     }
     say!("Try rekey on it:  rekey serve --config {}", files.config.display());
     say!("Ctrl-C ends it; nothing of it is kept.");

@@ -60,7 +60,12 @@ enum Command {
         organization: String,
     },
     /// Print the OpenAPI document.
-    Openapi,
+    #[command(disable_version_flag = true)]
+    Openapi {
+        /// 3.1 for everything, 3.0 for what ticket systems call, in the words that their importers take.
+        #[arg(long, value_name = "VERSION", default_value = "3.1", value_parser = ["3.0", "3.1"])]
+        version: String,
+    },
     /// Mint a bearer token for the API.
     Token(TokenArgs),
     /// Check or explain the configuration.
@@ -129,7 +134,10 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Lab(args) => lab_command::run(args).await?,
         Command::Demo(args) => return demo::run(args).await,
         Command::Probe { organization } => return probe::run(&load()?, &organization).await,
-        Command::Openapi => say!("{}", api::openapi().to_pretty_json()?),
+        Command::Openapi { version } if version == "3.0" => {
+            say!("{}", serde_json::to_string_pretty(&api::openapi_3_0())?);
+        }
+        Command::Openapi { .. } => say!("{}", api::openapi().to_pretty_json()?),
         Command::Token(args) => say!("{}", mint(&load()?, args)?),
         Command::Config { command: ConfigCommand::Check } => check(&load()?)?,
     }
@@ -192,6 +200,10 @@ fn check(config: &Config) -> anyhow::Result<()> {
                 say!("    note: {told}");
             }
         }
+    }
+    for target in &config.outbound.subscriptions {
+        let events = if target.events.is_empty() { "all events".to_owned() } else { target.events.join(", ") };
+        say!("  target {}: {events}", target.id);
     }
     Ok(())
 }

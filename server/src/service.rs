@@ -18,7 +18,9 @@ use tracing::info;
 use worker::{
     Managed, Worker,
     connectors::cloud::{Cloud, Way},
+    outbox::Outbox,
     sealing::Sealer,
+    tickets::Tickets,
 };
 
 use crate::{
@@ -84,7 +86,8 @@ impl Service {
         listener.set_nonblocking(true)?;
         self.address = Some(listener.local_addr()?);
         let organizations = config.organizations.iter().map(|c| c.managed.organization.clone()).collect();
-        let state = State::new(db.clone(), organizations, tokens(config)?, timeline);
+        let state =
+            State::new(db.clone(), organizations, tokens(config)?, timeline).with_sources(config.sources.clone());
         let stop = self.stop.clone();
         self.tasks.spawn(async move {
             if let Err(error) = api::serve(listener, state, stop.clone()).await {
@@ -98,10 +101,23 @@ impl Service {
     fn start_worker(&self, config: &Config, db: Db, timeline: Timeline) -> anyhow::Result<()> {
         let seal_key = secrets::key(config.seal_key.as_ref(), &config.data_dir, "seal.key")?;
         let organizations = config.organizations.iter().map(|c| managed(c, timeline)).collect::<anyhow::Result<_>>()?;
+        self.start_outbox(config, &db, timeline);
         let mut worker = Worker::new(db, timeline, instance(), Sealer::new(&seal_key), organizations);
         worker.pace = config.pace;
-        self.tasks.spawn(worker::engine::run(Arc::new(worker), config.concurrency, self.stop.clone()));
+        worker.tickets = Tickets::new(config.ticket_systems.clone());
+        let worker = Arc::new(worker);
+        self.tasks.spawn(worker::tickets::run(worker.clone(), self.stop.clone()));
+        self.tasks.spawn(worker::engine::run(worker, config.concurrency, self.stop.clone()));
         Ok(())
+    }
+
+    /// Tells the targets what happens, beside the steps.
+    fn start_outbox(&self, config: &Config, db: &Db, timeline: Timeline) {
+        let mut subscriptions = config.outbound.subscriptions.clone();
+        subscriptions.extend(config.ticket_systems.iter().map(|system| system.subscription(db)));
+        let mut outbox = Outbox::new(db.clone(), timeline, config.outbound.public_url.clone(), subscriptions);
+        outbox.pace = config.pace;
+        self.tasks.spawn(worker::outbox::run(Arc::new(outbox), self.stop.clone()));
     }
 
     /// Resolves when the service ends by itself.

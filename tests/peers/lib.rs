@@ -33,6 +33,19 @@ pub fn python(program: &str) -> Command {
     command
 }
 
+/// A JavaScript program of the folder `node`, run by the Node that has its packages: `./test` names it, otherwise they are installed here.
+#[must_use]
+pub fn node(program: &str) -> Command {
+    let node = std::env::var("REKEY_PEER_NODE").unwrap_or_else(|_| {
+        let made = Command::new(file("node.sh")).stderr(Stdio::inherit()).output().unwrap();
+        assert!(made.status.success(), "no Node packages could be installed: use ./test");
+        String::from_utf8(made.stdout).unwrap().trim().to_owned()
+    });
+    let mut command = Command::new(node);
+    command.arg(file("node").join(program));
+    command
+}
+
 /// Runs a program to its end with a line of input: whether it succeeded, and all that it said.
 #[must_use]
 pub fn run(mut program: Command, input: &str) -> (bool, String) {

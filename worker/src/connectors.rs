@@ -6,6 +6,7 @@ mod context;
 mod credentials;
 mod endpoints;
 mod http;
+pub mod itsm;
 mod pool;
 mod session;
 mod tls;

@@ -39,12 +39,17 @@ const DRAIN: Duration = Duration::from_secs(20);
 /// All of them share one thread: steps wait for the network, and what computes goes elsewhere. Async closures that borrow cannot be proven to be `Send`
 /// yet (rust-lang/rust#110338), so they must not move between threads.
 pub async fn run(worker: Arc<Worker>, concurrency: usize, stop: CancellationToken) {
+    on_one_thread(move || run_crew(worker, concurrency, stop)).await;
+}
+
+/// Runs what need not be able to move between threads on a thread of its own. Dropped, it leaves it where it is.
+pub(crate) async fn on_one_thread<F: Future<Output = ()>>(make: impl FnOnce() -> F + Send + 'static) {
     let runtime = Handle::current();
     let dropped = CancellationToken::new();
     let until_dropped = dropped.clone();
     let _guard = dropped.drop_guard();
     let thread = task::spawn_blocking(move || {
-        let working = run_crew(worker, concurrency, stop);
+        let working = make();
         let working = async {
             tokio::select! {
                 // Whoever was killed does nothing more.
@@ -242,7 +247,7 @@ async fn keep_lease(worker: &Worker, claimed: &ClaimedStep, lease: &Lease) -> db
 
 /// A gate that closed under a step: its turn comes again by itself, except when an approval is missing.
 fn closed_gate(trouble: Trouble) -> StepEnd {
-    if trouble.code == "approval_withdrawn" { StepEnd::Attention(trouble) } else { StepEnd::Parked }
+    if trouble.code == domain::progress::APPROVAL_WITHDRAWN { StepEnd::Attention(trouble) } else { StepEnd::Parked }
 }
 
 /// Lets a failed step be tried again as the policy of its kind says, or do what the plan says when that has no end.
@@ -277,7 +282,7 @@ async fn roll_back(worker: &Worker, claimed: &ClaimedStep, trouble: &Trouble) ->
 }
 
 /// 0 to 1, by chance.
-fn spread() -> f64 {
+pub(crate) fn spread() -> f64 {
     let mut byte = [0];
     // Without chance all pauses are whole ones.
     if aws_lc_rs::rand::fill(&mut byte).is_err() {

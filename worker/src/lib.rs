@@ -11,10 +11,12 @@ pub mod engine;
 mod exchange;
 mod hybrid;
 mod lease;
+pub mod outbox;
 pub mod pfx;
 pub mod probe;
 pub mod sealing;
 mod steps;
+pub mod tickets;
 mod windows;
 
 use std::collections::BTreeMap;
@@ -27,6 +29,7 @@ pub use crate::lease::Pace;
 use crate::{
     connectors::{Endpoints, cloud::Cloud},
     sealing::Sealer,
+    tickets::Tickets,
 };
 
 /// The shortest real time between two looks at something that takes its time.
@@ -58,6 +61,8 @@ pub struct Worker {
     pub sealer: Sealer,
     /// How long a step is this worker's.
     pub pace: Pace,
+    /// The ticket systems that are configured.
+    pub tickets: Tickets,
     organizations: BTreeMap<OrganizationId, Managed>,
     bounds: BTreeMap<OrganizationId, Bounds>,
 }
@@ -68,7 +73,7 @@ impl Worker {
     pub fn new(db: Db, timeline: Timeline, name: String, sealer: Sealer, organizations: Vec<Managed>) -> Self {
         let bounds = organizations.iter().map(|m| (m.organization.id.clone(), m.bounds)).collect();
         let organizations = organizations.into_iter().map(|m| (m.organization.id.clone(), m)).collect();
-        Self { db, timeline, name, sealer, pace: Pace::default(), organizations, bounds }
+        Self { db, timeline, name, sealer, pace: Pace::default(), tickets: Tickets::default(), organizations, bounds }
     }
 
     /// The time that runs live in.

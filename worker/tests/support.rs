@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, time::Duration};
 use chrono::Utc;
 use db::{Bounds, Db, Kind, LoadedRun};
 use domain::{
-    CloudSettings, Decision, Gate, Organization, OrganizationId, Policy, Reason, Renewal, RenewalId, Request, State,
-    Step, StepKind, StepStatus, Timeline, audit::AuditEntry, cloud::CloudName, gate::Verb, progress::Facts,
+    CloudSettings, Decision, Gate, Organization, OrganizationId, Policy, Reason, Renewal, RenewalId, Request, Step,
+    StepKind, StepStatus, Timeline, audit::AuditEntry, cloud::CloudName, gate::Verb, progress::Facts,
 };
 use lab::{Lab, LabCloud, Options, journal::EffectKind, organization::Hybrid};
 use secrecy::SecretString;
@@ -236,23 +236,15 @@ impl World {
         let mut request = Request {
             organization: contoso(),
             reason: Reason::Expiring,
+            change_type: None,
+            risk: None,
             ticket: None,
             not_before: None,
             allow_absent: Vec::new(),
             note: None,
         };
         change(&mut request);
-        let renewal = Renewal {
-            id: RenewalId(Uuid::now_v7()),
-            organization_id: contoso(),
-            requested_by: "alice".to_owned(),
-            request,
-            state: State::Requested,
-            plan_digest: None,
-            version: 1,
-            created_at: now,
-            updated_at: now,
-        };
+        let renewal = Renewal::requested(RenewalId(Uuid::now_v7()), "alice", request, now);
         self.db.write(async |tx| tx.create_renewal(&renewal, now).await).await.unwrap();
         renewal.id
     }
@@ -273,6 +265,9 @@ impl World {
             decided_by: "bob".to_owned(),
             reason: "read".to_owned(),
             decided_at: self.now(),
+            decided_groups: Vec::new(),
+            break_glass: false,
+            voided_by: None,
         };
         self.db.write(async |tx| tx.decide(&decision, None, self.now()).await).await.unwrap();
     }

@@ -8,10 +8,21 @@ use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, Row as _
 use crate::support::Database;
 
 /// What grows with every renewal and is kept.
-const HISTORY: [&str; 8] = ["renewal", "plan", "decision", "step", "snapshot", "audit", "audit_stream", "idempotency"];
+const HISTORY: [&str; 10] = [
+    "renewal",
+    "plan",
+    "decision",
+    "step",
+    "snapshot",
+    "audit",
+    "audit_stream",
+    "idempotency",
+    "delivery",
+    "ticket_record",
+];
 
 /// What is kept of a renewal, and its columns in a copy.
-const COPIED: [(&str, &str, &str); 5] = [
+const COPIED: [(&str, &str, &str); 7] = [
     ("plan", "renewal_id, digest, body, created_at", "r.id, o.digest, o.body, o.created_at"),
     (
         "decision",
@@ -33,6 +44,12 @@ const COPIED: [(&str, &str, &str); 5] = [
         "id, stream, sequence, renewal_id, organization_id, at, actor, action, detail",
         "{id}, r.id, o.sequence, r.id, o.organization_id, o.at, o.actor, o.action, o.detail",
     ),
+    (
+        "delivery",
+        "id, source, sender, received_at, verdict, status, size, ticket_number, renewal_id, answer",
+        "{id}, o.source, o.sender, o.received_at, o.verdict, o.status, o.size, o.ticket_number, r.id, o.answer",
+    ),
+    ("ticket_record", "system, key, renewal_id", "o.system, o.key || r.id, r.id"),
 ];
 
 /// A connection of its own to a database whose statements are explained.

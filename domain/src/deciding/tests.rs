@@ -3,7 +3,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::{
-    Digest, OrganizationId, Renewal, RenewalId, Step, StepId, StepKind,
+    Digest, Renewal, RenewalId, Step, StepId, StepKind,
     planning::{
         self,
         tests::{now, organization, request, snapshot},
@@ -22,15 +22,9 @@ impl Scene {
     fn at(state: State) -> Self {
         let plan = planning::plan(&organization(), &request(), &snapshot(), now()).unwrap();
         let renewal = Renewal {
-            id: RenewalId(Uuid::nil()),
-            organization_id: OrganizationId::parse("contoso").unwrap(),
-            requested_by: "alice".to_owned(),
-            request: request(),
             state,
             plan_digest: Some(plan.digest()),
-            version: 1,
-            created_at: now(),
-            updated_at: now(),
+            ..Renewal::requested(RenewalId(Uuid::nil()), "alice", request(), now())
         };
         Self {
             renewal,
@@ -61,6 +55,9 @@ impl Scene {
             decided_by: who.to_owned(),
             reason: "read".to_owned(),
             decided_at: Utc::now(),
+            decided_groups: Vec::new(),
+            break_glass: false,
+            voided_by: None,
         }
     }
 
@@ -68,7 +65,7 @@ impl Scene {
     fn answer(&self, decision: &Decision) -> String {
         let run =
             Run { renewal: &self.renewal, plan: self.plan.as_ref(), steps: &self.steps, decisions: &self.decisions };
-        run.accepts(decision).map_or_else(|trouble| trouble.code, |()| "taken".to_owned())
+        run.accepts(decision, now()).map_or_else(|trouble| trouble.code, |()| "taken".to_owned())
     }
 }
 
@@ -93,7 +90,7 @@ fn step(phase: Phase, kind: StepKind) -> Step {
 }
 
 fn waiting_for(gate: Gate) -> State {
-    State::AwaitingApproval { gate, digest: Digest::of(b"plan"), since: now() }
+    State::awaiting(gate, Digest::of(b"plan"), now())
 }
 
 #[test]

@@ -27,6 +27,8 @@ pub(crate) fn request() -> Request {
     Request {
         organization: OrganizationId::parse("contoso").unwrap(),
         reason: Reason::Expiring,
+        change_type: None,
+        risk: None,
         ticket: None,
         not_before: None,
         allow_absent: Vec::new(),

@@ -6,7 +6,8 @@ use uuid::Uuid;
 
 use super::*;
 use crate::{
-    Digest, OrganizationId, RenewalId,
+    Digest, RenewalId, TicketStanding, TicketWord,
+    calendar::{Day, Window},
     gate::Verb,
     planning::{
         self,
@@ -38,15 +39,9 @@ impl Play {
     fn of(plan: Plan) -> Self {
         let digest = plan.digest();
         let renewal = Renewal {
-            id: RenewalId(Uuid::nil()),
-            organization_id: OrganizationId::parse("contoso").unwrap(),
-            requested_by: "alice".to_owned(),
-            request: request(),
-            state: State::AwaitingApproval { gate: Gate::Execute, digest: digest.clone(), since: now() },
+            state: State::awaiting(Gate::Execute, digest.clone(), now()),
             plan_digest: Some(digest),
-            version: 1,
-            created_at: now(),
-            updated_at: now(),
+            ..Renewal::requested(RenewalId(Uuid::nil()), "alice", request(), now())
         };
         let steps = plan.steps.iter().map(|p| step(p.ordinal, p.phase, p.kind, &p.target, &p.site)).collect();
         Self { renewal, plan, steps, decisions: Vec::new(), now: now(), log: Vec::new() }
@@ -78,6 +73,9 @@ impl Play {
             decided_by: "bob".to_owned(),
             reason: "read".to_owned(),
             decided_at: self.now,
+            decided_groups: Vec::new(),
+            break_glass: false,
+            voided_by: None,
         });
         self.settle();
     }
@@ -212,7 +210,7 @@ fn an_approval_counts_for_the_stored_text_of_a_plan_of_which_this_version_may_re
     let mut play = Play::new(|_| {});
     let stored = Digest::of(b"the same plan, and what a newer version has added");
     play.renewal.plan_digest = Some(stored.clone());
-    play.renewal.state = State::AwaitingApproval { gate: Gate::Execute, digest: stored.clone(), since: now() };
+    play.renewal.state = State::awaiting(Gate::Execute, stored.clone(), now());
     play.decide(Gate::Execute, Verb::Approve);
     assert_eq!(play.renewal.state.open_gate(), Some(Gate::Execute), "that was for what was read");
     play.decisions[0].plan_digest = stored;
@@ -224,7 +222,7 @@ fn an_approval_counts_for_the_stored_text_of_a_plan_of_which_this_version_may_re
 fn gates_with_quorum_zero_pass_on_evidence_alone() {
     let mut play =
         Play::new(|plan| plan.gates.iter_mut().filter(|g| g.gate != Gate::Execute).for_each(|g| g.quorum = 0));
-    play.renewal.state = State::AwaitingApproval { gate: Gate::Execute, digest: play.plan.digest(), since: now() };
+    play.renewal.state = State::awaiting(Gate::Execute, play.plan.digest(), now());
     play.decide(Gate::Execute, Verb::Approve);
     play.drain();
     assert_eq!(play.renewal.state.status(), "succeeded", "{:?}", play.log);
@@ -302,8 +300,8 @@ fn withdrawing_the_execute_approval_closes_every_later_phase() {
     play.decide(Gate::Execute, Verb::Approve);
     play.decide(Gate::Execute, Verb::Withdraw);
     let run = Run { renewal: &play.renewal, plan: Some(&play.plan), steps: &play.steps, decisions: &play.decisions };
-    assert_eq!(run.withdrawn_gate(&play.plan, Phase::Distribute), Some(Gate::Execute));
-    assert_eq!(run.withdrawn_gate(&play.plan, Phase::Undo), None);
+    assert_eq!(run.withdrawn_gate(&play.plan, Phase::Distribute, play.now), Some(Gate::Execute));
+    assert_eq!(run.withdrawn_gate(&play.plan, Phase::Undo, play.now), None);
 }
 
 #[test]
@@ -418,9 +416,130 @@ fn events_that_cannot_happen_are_refused_by_name() {
         let refused = over.clone().apply(event, now()).unwrap_err();
         assert_eq!(refused.status, "succeeded");
     }
-    let waiting = State::AwaitingApproval { gate: Gate::Publish, digest: Digest::of(b""), since: now() };
+    let waiting = State::awaiting(Gate::Publish, Digest::of(b""), now());
     assert!(
         waiting.apply(Event::Expired, now()).is_err(),
         "only the execute gate expires: later ones hold half-done work"
     );
+}
+
+fn said(word: TicketWord) -> Option<TicketStanding> {
+    Some(TicketStanding { word, detail: "as the ticket says".to_owned(), read_at: now() })
+}
+
+#[test]
+fn a_ticket_on_hold_stops_every_change_and_lets_the_date_be_kept_away() {
+    for phase in [
+        Phase::Generate,
+        Phase::Distribute,
+        Phase::Stage,
+        Phase::Publish,
+        Phase::Restart,
+        Phase::ClearPrevious,
+        Phase::Prune,
+    ] {
+        let mut play = Play::new(|_| {});
+        for gate in Gate::ALL {
+            play.decide(gate, Verb::Approve);
+        }
+        while play.renewal.state.phase() != Some(phase) || play.ready().is_empty() {
+            let index = play.ready().first().copied().unwrap_or_else(|| panic!("{phase}: {:?}", play.renewal.state));
+            play.finish(index);
+        }
+        play.renewal.ticket_standing = said(TicketWord::OnHold);
+        play.settle();
+        let held = State::Waiting { phase, reason: Wait::TicketOnHold { detail: "as the ticket says".to_owned() } };
+        assert_eq!(play.renewal.state, held);
+        let run =
+            Run { renewal: &play.renewal, plan: Some(&play.plan), steps: &play.steps, decisions: &play.decisions };
+        let may_run = play.steps.iter().filter(|step| run.permit(step, play.now) == Permit::Run);
+        assert_eq!(may_run.count(), 0, "{phase}");
+        let publish = play.steps.iter().find(|step| step.kind == StepKind::Publish).unwrap();
+        let publish = run.permit(publish, play.now);
+        let guards = phase <= Phase::Publish;
+        assert_eq!(publish, if guards { Permit::Guard } else { Permit::Park }, "{phase}");
+        play.renewal.ticket_standing = said(TicketWord::Ready);
+        play.drain();
+        assert_eq!(play.renewal.state.status(), "succeeded", "{phase}: {:?}", play.log);
+    }
+}
+
+#[test]
+fn a_window_that_closes_stops_the_run_until_the_next_one_opens() {
+    let every_day = |plan: &mut Plan| {
+        let days = vec![Day::Mon, Day::Tue, Day::Wed, Day::Thu, Day::Fri, Day::Sat, Day::Sun];
+        let (from, to) = ("09:00:00".parse().unwrap(), "13:00:00".parse().unwrap());
+        plan.calendar.windows = vec![Window { days, from, to }];
+    };
+    let mut play = Play::new(every_day);
+    play.decide(Gate::Execute, Verb::Approve);
+    assert_eq!(play.renewal.state, State::Running { phase: Phase::Generate }, "{}", now());
+    play.now += TimeDelta::hours(6);
+    play.settle();
+    let opens = play.plan.calendar.opens_at(play.now).unwrap();
+    let held = State::Waiting { phase: Phase::Generate, reason: Wait::Window { until: Some(opens) } };
+    assert_eq!(play.renewal.state, held);
+    let run = Run { renewal: &play.renewal, plan: Some(&play.plan), steps: &play.steps, decisions: &play.decisions };
+    assert_eq!(run.wake_at(), Some(opens));
+    play.now = opens;
+    play.settle();
+    assert_eq!(play.renewal.state, State::Running { phase: Phase::Generate });
+    let mut late = Play::new(every_day);
+    late.now += TimeDelta::hours(6);
+    late.decide(Gate::Execute, Verb::Approve);
+    assert_eq!(late.renewal.state, State::Scheduled { until: opens });
+}
+
+#[test]
+fn a_gate_that_nobody_decides_expires_escalates_once_or_waits_as_its_rule_says() {
+    let cases = [
+        (OnTimeout::Expire, "expired"),
+        (OnTimeout::Escalate, "awaiting_approval"),
+        (OnTimeout::Wait, "awaiting_approval"),
+    ];
+    for (then, status) in cases {
+        let mut play = Play::new(|plan| {
+            plan.gates[0].rule = GateRule { timeout_hours: Some(8), on_timeout: Some(then), ..GateRule::default() };
+        });
+        play.now += TimeDelta::hours(8);
+        play.settle();
+        play.settle();
+        assert_eq!(play.renewal.state.status(), status, "{then:?}");
+        let told =
+            matches!(play.renewal.state, State::AwaitingApproval { escalated_at: Some(at), .. } if at == play.now);
+        assert_eq!(told, then == OnTimeout::Escalate);
+        assert_eq!(play.log.len(), usize::from(then != OnTimeout::Wait), "{:?}", play.log);
+    }
+}
+
+#[test]
+fn an_approval_that_has_become_too_old_begins_nothing() {
+    let start = now() + TimeDelta::hours(48);
+    let mut play = Play::new(|plan| {
+        plan.not_before = Some(start);
+        plan.gates[0].rule.lifetime_hours = Some(24);
+    });
+    play.decide(Gate::Execute, Verb::Approve);
+    assert_eq!(play.renewal.state, State::Scheduled { until: start });
+    play.now = start;
+    play.settle();
+    assert_eq!(play.renewal.state.open_gate(), Some(Gate::Execute));
+    play.decide(Gate::Execute, Verb::Approve);
+    assert_eq!(play.renewal.state, State::Running { phase: Phase::Generate });
+}
+
+#[test]
+fn a_required_ticket_must_be_ready_before_anything_begins() {
+    let mut play = Play::new(|plan| {
+        plan.ticket_required = true;
+        plan.gates[0].quorum = 0;
+    });
+    play.settle();
+    assert_eq!(play.renewal.state.open_gate(), Some(Gate::Execute));
+    play.renewal.ticket_standing = said(TicketWord::NotReady);
+    play.settle();
+    assert_eq!(play.renewal.state.open_gate(), Some(Gate::Execute));
+    play.renewal.ticket_standing = said(TicketWord::Ready);
+    play.settle();
+    assert_eq!(play.renewal.state, State::Running { phase: Phase::Generate }, "the ticket approves it");
 }

@@ -2,7 +2,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::{
-    OrganizationId, Phase, Plan, Renewal, RenewalId, State, StepId,
+    Phase, Plan, Renewal, RenewalId, State, StepId,
     planning::{
         self,
         tests::{now, organization, request, snapshot},
@@ -13,15 +13,9 @@ use crate::{
 fn on_run<T>(steps: &[(StepKind, StepStatus, i32)], ask: impl FnOnce(Run<'_>) -> T) -> T {
     let plan: Plan = planning::plan(&organization(), &request(), &snapshot(), now()).unwrap();
     let renewal = Renewal {
-        id: RenewalId(Uuid::nil()),
-        organization_id: OrganizationId::parse("contoso").unwrap(),
-        requested_by: "alice".to_owned(),
-        request: request(),
         state: State::Running { phase: Phase::Prune },
         plan_digest: Some(plan.digest()),
-        version: 1,
-        created_at: now(),
-        updated_at: now(),
+        ..Renewal::requested(RenewalId(Uuid::nil()), "alice", request(), now())
     };
     let step = |(ordinal, (kind, status, failures)): (i32, &(StepKind, StepStatus, i32))| Step {
         id: StepId(Uuid::now_v7()),

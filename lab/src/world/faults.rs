@@ -53,6 +53,9 @@ impl World {
                 self.servers[server].spec.windows_build = build;
             }
             Fault::Slow { calls, milliseconds } => self.interceptors.add(calls, Interference::Slow(milliseconds)),
+            Fault::Ticket { requests, disturbance } => self.tickets.disturbances.add(requests, disturbance),
+            Fault::TicketHooks { lose } => self.tickets.hooks.lose = lose,
+            Fault::TicketTokens => self.tickets.servicenow.forget_tokens(),
             Fault::Wire { requests, disturbance } => {
                 requests.server.as_deref().map(|server| self.named(server)).transpose()?;
                 self.disturbances.add(requests, disturbance);
@@ -68,6 +71,8 @@ impl World {
         self.interceptors.clear();
         self.disturbances.clear();
         self.cloud_disturbances.clear();
+        self.tickets.disturbances.clear();
+        self.tickets.hooks.lose = 0;
         self.denied.clear();
         self.directory.lag_between_sites = self.organization.replication_lag;
         for index in 0..self.servers.len() {

@@ -163,6 +163,8 @@ impl<'a> Context<'a> {
     pub(super) async fn intend(&self, line: &str) -> Result<()> {
         let intent = json!({ "cmdlet": line });
         let (claimed, name) = (self.claimed, self.worker.name.as_str());
+        // What people have done in the ticket system since is seen by the gate that comes next.
+        Box::pin(self.worker.read_ticket(&claimed.run.renewal)).await?;
         self.worker.db.write(async |tx| tx.intend(claimed, name, intent.clone(), self.now()).await).await?;
         // Between the record and the wire a process can stand still for as long as it likes.
         if self.lease.is_held() { Ok(()) } else { Err(StepError::Database(db::Error::LeaseLost)) }

@@ -16,7 +16,7 @@ use super::{
     cloud::{Unread, as_approved, asked_pause, key_in_entra},
     context::foreign_change,
     evidence,
-    stage::REPLICATION,
+    stage::{REPLICATION, in_window},
 };
 use crate::{connectors::Session, exchange};
 
@@ -163,6 +163,7 @@ fn why_guarded(context: &Context<'_>) -> &'static str {
         State::AwaitingApproval { gate: Gate::Publish, .. } => "nobody has approved the publication yet",
         State::AwaitingApproval { .. } => "nobody has said yet that Entra holds the new key",
         State::Paused { .. } => "the renewal is paused",
+        State::Waiting { reason, .. } if reason.is_hold() => "the run is held",
         _ => "not every server and Entra hold the new key yet",
     }
 }
@@ -179,7 +180,7 @@ async fn postpone_if_near(
     if now < date - GUARD {
         return Ok(None);
     }
-    let (thumbprint, later) = (context.thumbprint()?, now.max(date) + POSTPONED_BY);
+    let (thumbprint, later) = (context.thumbprint()?, in_window(context.plan()?, now.max(date) + POSTPONED_BY)?);
     let command = exchange::stage(&thumbprint, later, context.pinned()?);
     let moved = |place: Place, seen: &AuthConfig| {
         place >= Place::Published || seen.next_effective_at.is_some_and(|at| at > date)

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use db::{Purpose, StepEnd};
-use domain::{Outcome, Place, Trouble, plan::CertificateSource, snapshot::AuthConfig};
+use domain::{Outcome, Place, Plan, Trouble, plan::CertificateSource, snapshot::AuthConfig};
 
 use super::{Context, Ended, Result, StepError, evidence};
 use crate::{connectors::Session, exchange};
@@ -81,7 +81,25 @@ async fn announce(context: &Context<'_>, session: &mut Session) -> Result<AuthCo
 /// The plan's lead from now; in an emergency now.
 async fn effective_date(context: &Context<'_>) -> Result<DateTime<Utc>> {
     let plan = context.plan()?;
-    if plan.emergency { context.soon().await } else { Ok(context.now() + lead(plan.staging_lead_hours)) }
+    if plan.emergency {
+        return context.soon().await;
+    }
+    in_window(plan, context.now() + lead(plan.staging_lead_hours))
+}
+
+/// The first time from `at` on at which the plan lets the certificate be published: Exchange does it by itself then.
+pub(super) fn in_window(plan: &Plan, at: DateTime<Utc>) -> Result<DateTime<Utc>> {
+    if plan.yields_to_expiry {
+        return Ok(at);
+    }
+    plan.calendar.opens_at(at).ok_or_else(|| {
+        let message = format!("No window opens after {}", at.to_rfc3339());
+        StepError::Attention(Trouble::new(
+            "window_closed",
+            message,
+            "Cancel, correct the policy's windows, and raise a new renewal",
+        ))
+    })
 }
 
 pub(super) fn lead(hours: u32) -> TimeDelta {

@@ -27,7 +27,7 @@ pub(super) async fn run(context: &Context<'_>) -> Result<Ended> {
 /// A person has registered it: the gate says who.
 fn confirm(context: &Context<'_>) -> Result<Ended> {
     let run = context.claimed.run.as_run();
-    let Verdict::Approved { by } = run.verdict(context.plan()?, Gate::TrustCloud) else {
+    let Verdict::Approved { by, .. } = run.verdict(context.plan()?, Gate::TrustCloud, context.now()) else {
         return Err(StepError::GateClosed(Trouble::new(
             "cloud_not_confirmed",
             "Nobody says that the new key is registered in Entra",

@@ -76,7 +76,7 @@ fn a_confirmation_that_is_withdrawn_in_time_closes_the_gate_again() {
     play.decide(Gate::TrustCloud, Verb::Withdraw);
     assert_eq!(play.renewal.state.open_gate(), Some(Gate::TrustCloud));
     let run = Run { renewal: &play.renewal, plan: Some(&play.plan), steps: &play.steps, decisions: &play.decisions };
-    assert_eq!(run.withdrawn_gate(&play.plan, Phase::Stage), Some(Gate::TrustCloud));
+    assert_eq!(run.withdrawn_gate(&play.plan, Phase::Stage, play.now), Some(Gate::TrustCloud));
 }
 
 #[test]
@@ -235,8 +235,11 @@ impl Play {
             decided_by: "bob".to_owned(),
             reason: "read".to_owned(),
             decided_at: self.now,
+            decided_groups: Vec::new(),
+            break_glass: false,
+            voided_by: None,
         };
-        if self.run().accepts(&said).is_ok() {
+        if self.run().accepts(&said, self.now).is_ok() {
             self.decide(gate, verb);
         }
     }
@@ -269,7 +272,10 @@ impl Play {
             let may = match step.kind {
                 StepKind::TrustCloud => {
                     let confirmed = !self.plan.has_gate(Gate::TrustCloud)
-                        || matches!(self.run().verdict(&self.plan, Gate::TrustCloud), Verdict::Approved { .. });
+                        || matches!(
+                            self.run().verdict(&self.plan, Gate::TrustCloud, self.now),
+                            Verdict::Approved { .. }
+                        );
                     self.is_over(StepKind::Distribute) && (confirmed || step.attempt > 0)
                 }
                 StepKind::Stage | StepKind::Publish => facts.trusted_cloud,
