@@ -105,7 +105,15 @@ fn contoso() -> OrganizationId {
 
 fn organization() -> Organization {
     let name = "Contoso Ltd".to_owned();
-    Organization { id: contoso(), name, lab: false, windows: true, cloud: None, policy: Policy::default() }
+    Organization {
+        id: contoso(),
+        name,
+        lab: false,
+        windows: true,
+        cloud: None,
+        test_mailbox: None,
+        policy: Policy::default(),
+    }
 }
 
 fn request() -> Request {

@@ -56,6 +56,15 @@ impl Book {
         }
     }
 
+    /// A request to Microsoft Graph: what is told in one line, as it is sent.
+    fn request(&mut self, line: &str) {
+        let (head, keys) = line.split_once(" keyCredentials: ").unwrap_or((line, "the whole list"));
+        self.line(&format!(
+            "```http\n{head} HTTP/1.1\nAuthorization: Bearer <token>\nContent-Type: application/json\n\n{{ \"keyCredentials\": [ <{}> ] }}\n```",
+            keys.replace(['<', '>'], "")
+        ));
+    }
+
     fn list<'l>(&mut self, lines: impl IntoIterator<Item = &'l str>) {
         let lines: Vec<_> = (1..).zip(lines).map(|(number, line)| format!("{number}. {line}")).collect();
         if !lines.is_empty() {
@@ -84,6 +93,7 @@ impl Book {
             }
             match endpoint {
                 EndpointKind::Person => self.list(lines.iter().map(|c| c.line.as_str())),
+                EndpointKind::Graph => lines.iter().for_each(|c| self.request(&c.line)),
                 _ => self.code(lines.iter().map(|c| c.line.as_str())),
             }
         }
@@ -219,7 +229,8 @@ fn tests(plan: &Plan) -> Vec<String> {
         Some(How::Automatic { test_mailbox, cloud_test_mailbox, .. }) => {
             (test_mailbox.as_deref(), cloud_test_mailbox.as_deref())
         }
-        _ => (None, None),
+        Some(How::ByHand { test_mailbox, .. }) => (test_mailbox.as_deref(), None),
+        None => (None, None),
     };
     let here = here.unwrap_or("<mailbox on the servers>");
     let there = there.unwrap_or("<mailbox in the cloud>");

@@ -140,7 +140,10 @@ async fn what_joins_the_organization_to_the_cloud_is_shown_with_what_is_wrong() 
         key_lifetime_not_read: None,
         exchange_online: Checked::NotChecked { reason: "not configured".to_owned() },
     };
-    let down = Tenant::Unreachable { trouble: Trouble::new("cloud_unreachable", "No answer", "Open the way to it") };
+    let down = Tenant::Unreachable {
+        trouble: Trouble::new("cloud_unreachable", "No answer", "Open the way to it"),
+        retry_after_seconds: None,
+    };
     for (tenant, presence) in [(read, "present"), (down, "unknown")] {
         let seen = Snapshot { tenant: Some(tenant), ..hybrid() };
         service.db.write(async |tx| tx.insert_snapshot(None, db::Purpose::Check, &seen).await).await.unwrap();

@@ -328,7 +328,15 @@ pub(crate) fn thumbprint(digit: char) -> Thumbprint {
 
 pub(crate) fn organization(id: &str) -> Organization {
     let id = OrganizationId::parse(id).unwrap();
-    Organization { name: id.to_string(), id, lab: true, windows: true, cloud: None, policy: Policy::default() }
+    Organization {
+        name: id.to_string(),
+        id,
+        lab: true,
+        windows: true,
+        cloud: None,
+        test_mailbox: None,
+        policy: Policy::default(),
+    }
 }
 
 pub(crate) fn snapshot() -> Snapshot {

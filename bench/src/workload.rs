@@ -114,6 +114,7 @@ async fn bring(db: &Db, organization: &str, stage: Stage) -> anyhow::Result<Rene
         lab: true,
         windows: true,
         cloud: None,
+        test_mailbox: None,
         policy: policy(stage),
     };
     let snapshot = snapshot(&managed.id, stage.servers(), past)?;

@@ -186,6 +186,7 @@ pub(crate) fn plan(request: &Request) -> Plan {
         lab: true,
         windows: true,
         cloud: None,
+        test_mailbox: None,
         policy: Policy::default(),
     };
     domain::planning::plan(&organization, request, &snapshot(), now()).unwrap()
@@ -301,6 +302,7 @@ pub(crate) async fn hybrid_approved(db: &Db, by_hand: bool) -> (Renewal, Plan) {
         lab: true,
         windows: true,
         cloud: (!by_hand).then_some(settings),
+        test_mailbox: None,
         policy: Policy::default(),
     };
     let snapshot = Snapshot { hybrid: true, tenant: (!by_hand).then_some(tenant), ..snapshot() };
@@ -324,6 +326,7 @@ pub(crate) async fn distributing(db: &Db, organization: &str, servers: usize) ->
         lab: true,
         windows: true,
         cloud: None,
+        test_mailbox: None,
         policy: Policy::default(),
     };
     let plan = domain::planning::plan(&managed, &new.request, &snapshot_of(servers), now()).unwrap();

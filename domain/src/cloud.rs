@@ -12,6 +12,9 @@ use crate::{
 /// The application id of Exchange Online in every tenant: the shared principal that the classic Hybrid Configuration Wizard registers keys with (domain.md 3.1).
 pub const EXCHANGE_ONLINE: &str = "00000002-0000-0ff1-ce00-000000000000";
 
+/// How the name of a key begins that is registered for an Auth certificate: by rekey, and by Exchange's own tools after the subject.
+pub const AUTH_KEY_NAME: &str = "Microsoft Exchange Server Auth Certificate";
+
 /// The display name of the dedicated application of an organization: Exchange's own tools find it by that alone (domain.md 3.1).
 #[must_use]
 pub fn application_name(organization_guid: &str) -> String {
@@ -117,6 +120,10 @@ pub enum Tenant {
     Unreachable {
         /// Why, and what to do.
         trouble: Trouble,
+        /// How long it asks to be left alone, in seconds; absent when it does not say.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schema(example = 120)]
+        retry_after_seconds: Option<u64>,
     },
 }
 

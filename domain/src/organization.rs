@@ -29,6 +29,10 @@ pub struct Organization {
     /// The tenant of a hybrid organization; without it the cloud half is left to people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cloud: Option<CloudSettings>,
+    /// Without a tenant: a mailbox on the servers of a hybrid organization, for tests towards the cloud.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "oauth-test@contoso.example")]
+    pub test_mailbox: Option<String>,
     /// The rules that its renewals obey.
     pub policy: Policy,
 }

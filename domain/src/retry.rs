@@ -50,8 +50,14 @@ pub enum Next {
 }
 
 /// Troubles of a tenant that pass by themselves, be it after hours.
-const PASSING: [&str; 5] =
-    ["cloud_key_not_accepted", "cloud_key_not_visible", "cloud_throttled", "cloud_unavailable", "cloud_unreachable"];
+const PASSING: [&str; 6] = [
+    "cloud_key_not_accepted",
+    "cloud_key_not_visible",
+    "cloud_keys_unsettled",
+    "cloud_throttled",
+    "cloud_unavailable",
+    "cloud_unreachable",
+];
 
 /// Whether a trouble of a tenant passes by itself.
 #[must_use]

@@ -44,7 +44,11 @@ impl<'a> Run<'a> {
             StepKind::PurgeSharedPrincipal => "registered in the shared principal",
             _ => &format!("on {}", step.target),
         };
-        let reason = format!("{}. {what} was left {place}", reason.trim_end_matches('.'));
+        let later = match step.kind {
+            StepKind::PruneCloud => "; the plan of the next renewal tells it, and takes it out",
+            _ => "",
+        };
+        let reason = format!("{}. {what} was left {place}{later}", reason.trim_end_matches('.'));
         Outcome::NotDone { reason, by: Some(by.to_owned()) }
     }
 }

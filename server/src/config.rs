@@ -30,6 +30,8 @@ mod sources;
 mod targets;
 mod ticket_systems;
 
+pub(crate) use cloud::cautions;
+
 /// What `rekey config --help` prints: every key.
 pub(crate) const KEYS: &str = "\
 The file is TOML: the one named by --config or REKEY_CONFIG, else rekey.toml in the working directory, else none (all
@@ -115,6 +117,9 @@ environment variable, \"file:PATH\" a file; relative paths start at the folder o
   lab = \"http://127.0.0.1:…\"      control address, if it is simulated by `rekey lab`
   servers_at_once = 8             how many of its servers are worked on at the same time, by all workers together
   servers_at_once_per_site = 4    … and how many of one Active Directory site; restarts go one by one in each
+
+  test_mailbox = \"…@…\"          of a hybrid organization without [organization.cloud]: a mailbox on the servers for
+                                  Test-OAuthConnectivity towards the cloud
 
   [organization.exchange]
   urls = [\"https://ex01.contoso.example/PowerShell/\"]
@@ -345,6 +350,7 @@ struct FileOrganization {
     id: OrganizationId,
     name: Option<String>,
     lab: Option<String>,
+    test_mailbox: Option<String>,
     servers_at_once: Option<usize>,
     servers_at_once_per_site: Option<usize>,
     exchange: FileExchange,
@@ -554,12 +560,14 @@ fn configured(file: FileOrganization, folder: &Path) -> anyhow::Result<Configure
     let cloud =
         file.cloud.map(|cloud| cloud::configured(cloud, &file.connect_to, folder)).transpose().context("cloud")?;
     let (settings, cloud) = cloud.unzip();
+    cloud::check_mailbox(file.test_mailbox.as_deref(), settings.is_some())?;
     let organization = Organization {
         name: file.name.unwrap_or_else(|| file.id.to_string()),
         id: file.id,
         lab: file.lab.is_some(),
         windows: windows.is_some(),
         cloud: settings,
+        test_mailbox: file.test_mailbox,
         policy: file.policy,
     };
     let endpoints = Endpoints {

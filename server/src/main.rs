@@ -217,6 +217,10 @@ fn check(config: &Config) -> anyhow::Result<()> {
         say!("  {} ({}{kind}), policy {}", organization.id, organization.name, organization.policy.digest());
         if let Some(way) = &configured.cloud {
             check_tenant(way).with_context(|| format!("organization {}: cloud", organization.id))?;
+            let not_after = way.credentials.signer.not_after();
+            for told in organization.cloud.iter().flat_map(|cloud| config::cautions(cloud, not_after, Utc::now())) {
+                say!("    note: {told}");
+            }
         }
     }
     for target in &config.outbound.subscriptions {

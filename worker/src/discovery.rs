@@ -13,7 +13,7 @@ use tracing::warn;
 use crate::{
     Managed, Worker,
     certificate::{self, Severity},
-    connectors::{Endpoint, Endpoints, Session},
+    connectors::{Endpoint, Endpoints, Session, cloud::Cloud},
     exchange::{self, CommandError, ExchangeServer},
     hybrid, windows,
 };
@@ -28,7 +28,7 @@ struct Look {
 }
 
 /// Looks at an organization. Fails when no server answers at all; a single server that does not answer is part of what is seen.
-pub(crate) async fn look(worker: &Worker, managed: &Managed) -> exchange::Result<Snapshot> {
+pub(crate) async fn look(worker: &Worker, managed: &Managed, cloud: Option<&Cloud>) -> exchange::Result<Snapshot> {
     let endpoints = &managed.endpoints;
     let (answered_by, servers, auth_config, hybrid_objects) = on_any(endpoints, async |session, host| {
         exchange::view_entire_forest(session).await?;
@@ -41,7 +41,7 @@ pub(crate) async fn look(worker: &Worker, managed: &Managed) -> exchange::Result
     let named: BTreeSet<Thumbprint> = auth_config.iter().flat_map(|a| a.thumbprints()).flatten().cloned().collect();
     let looks = stream::iter(&servers).map(|server| look_at(worker, endpoints, server, &named));
     let servers = looks.buffered(AT_ONCE).collect().await;
-    let tenant = match (&hybrid_objects, &managed.cloud, &managed.organization.cloud) {
+    let tenant = match (&hybrid_objects, cloud, &managed.organization.cloud) {
         (Some(objects), Some(cloud), Some(settings)) => Some(hybrid::tenant(cloud, settings, objects).await),
         _ => None,
     };

@@ -66,7 +66,8 @@ pub(crate) async fn on_one_thread<F: Future<Output = ()>>(make: impl FnOnce() ->
 }
 
 async fn run_crew(worker: Arc<Worker>, concurrency: usize, stop: CancellationToken) {
-    let mut crew = Crew { worker, size: concurrency.max(1), steps: JoinSet::new(), held: HashMap::new() };
+    let mut crew =
+        Crew { worker, size: concurrency.max(1), steps: JoinSet::new(), held: HashMap::new(), stop: stop.clone() };
     while !stop.is_cancelled() {
         // Order: ask to be woken before looking, so that work arriving in between is not slept through.
         let woken = crew.worker.db.woken();
@@ -88,6 +89,7 @@ struct Crew {
     size: usize,
     steps: JoinSet<()>,
     held: HashMap<task::Id, StepId>,
+    stop: CancellationToken,
 }
 
 impl Crew {
@@ -115,7 +117,7 @@ impl Crew {
         for step in claimed.steps {
             let id = step.step.id;
             let lease = Lease::asked_at(asked, self.worker.pace);
-            let task = self.steps.spawn_local(run_step(self.worker.clone(), step, lease));
+            let task = self.steps.spawn_local(run_step(self.worker.clone(), step, lease, self.stop.clone()));
             self.held.insert(task.id(), id);
         }
         Duration::ZERO
@@ -170,11 +172,11 @@ async fn until_due(worker: &Worker) -> Duration {
 }
 
 /// Runs a step to the end of its attempt.
-async fn run_step(worker: Arc<Worker>, claimed: ClaimedStep, lease: Lease) {
+async fn run_step(worker: Arc<Worker>, claimed: ClaimedStep, lease: Lease, stop: CancellationToken) {
     let step = &claimed.step;
     // What the wire has to tell is told with the step.
     let span = debug_span!("step", renewal = %step.renewal_id, step = %step.kind, target = step.target);
-    match Box::pin(attempt(&worker, &claimed, &lease).instrument(span)).await {
+    match Box::pin(attempt(&worker, &claimed, &lease, &stop).instrument(span)).await {
         Ok(()) => {}
         Err(db::Error::LeaseLost) => {
             warn!(step = %step.id, "Lost the lease of step {}; another worker has it", step.kind);
@@ -183,9 +185,9 @@ async fn run_step(worker: Arc<Worker>, claimed: ClaimedStep, lease: Lease) {
     }
 }
 
-async fn attempt(worker: &Worker, claimed: &ClaimedStep, lease: &Lease) -> db::Result<()> {
+async fn attempt(worker: &Worker, claimed: &ClaimedStep, lease: &Lease, stop: &CancellationToken) -> db::Result<()> {
     let ended = tokio::select! {
-        ended = steps::run(worker, claimed, lease) => ended,
+        ended = steps::run(worker, claimed, lease, stop) => ended,
         lost = keep_lease(worker, claimed, lease) => Err(StepError::Database(lost)),
     };
     match ended {

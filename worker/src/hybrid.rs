@@ -2,6 +2,8 @@
 //!
 //! Cmdlets and the shapes of what they write: domain.md 1.10, 3.4 and 3.6.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use domain::{
     CloudSettings, HybridObjects, Tenant,
@@ -14,7 +16,7 @@ use crate::{
     connectivity::{self, Tested},
     connectors::{
         Session,
-        cloud::{self, Cloud, CloudError, Credential, KeyLifetime, ServiceUnderTest},
+        cloud::{self, Cloud, CloudError, Credential, Failure, KeyLifetime, ServiceUnderTest},
     },
     exchange::{self, CommandError, Result, succeed},
 };
@@ -173,11 +175,20 @@ fn setting_override(object: &Value) -> Option<SettingOverride> {
     })
 }
 
+/// How long Exchange Online is waited for, in real time: nothing depends on it, and whoever looks may be about to publish.
+const ONLINE: Duration = Duration::from_secs(10);
+
 /// What the tenant says. That it cannot be read is a part of what is seen.
 pub(crate) async fn tenant(cloud: &Cloud, settings: &CloudSettings, objects: &HybridObjects) -> Tenant {
     match read_tenant(cloud, settings, objects).await {
         Ok(tenant) => tenant,
-        Err(error) => Tenant::Unreachable { trouble: error.trouble },
+        Err(error) => Tenant::Unreachable {
+            retry_after_seconds: match error.failure {
+                Failure::Again { after } => after.map(|after| after.as_secs()),
+                _ => None,
+            },
+            trouble: error.trouble,
+        },
     }
 }
 
@@ -191,10 +202,15 @@ async fn read_tenant(
         (None, Some(guid)) => cloud.application_named(&application_name(guid)).await?,
         (None, None) => None,
     };
-    let lifetime = match &found {
-        Some(application) => cloud.key_lifetime(application).await?,
-        None => KeyLifetime::Unlimited,
+    let lifetime = async {
+        match &found {
+            Some(application) => cloud.key_lifetime(application).await,
+            None => Ok(KeyLifetime::Unlimited),
+        }
     };
+    let (lifetime, shared_principal, exchange_online) =
+        tokio::join!(lifetime, shared_principal(cloud), exchange_online(cloud, settings));
+    let lifetime = lifetime?;
     let (max_key_lifetime_days, key_lifetime_not_read) = match lifetime {
         KeyLifetime::Days(days) => (Some(days), None),
         KeyLifetime::Unlimited => (None, None),
@@ -205,10 +221,10 @@ async fn read_tenant(
     };
     Ok(Tenant::Read {
         application: found.map(application),
-        shared_principal: shared_principal(cloud).await,
+        shared_principal,
         max_key_lifetime_days,
         key_lifetime_not_read,
-        exchange_online: exchange_online(cloud, settings).await,
+        exchange_online,
     })
 }
 
@@ -256,9 +272,10 @@ async fn exchange_online(cloud: &Cloud, settings: &CloudSettings) -> Checked {
         let relationships = cloud.online_relationships().await?;
         Ok::<_, CloudError>((relationships, cloud.online_connectors().await?))
     };
-    match read.await {
-        Err(error) => Checked::NotChecked { reason: error.to_string() },
-        Ok((relationships, connectors)) => {
+    match tokio::time::timeout(ONLINE, read).await {
+        Err(_) => Checked::NotChecked { reason: format!("it did not answer within {} s", ONLINE.as_secs()) },
+        Ok(Err(error)) => Checked::NotChecked { reason: error.to_string() },
+        Ok(Ok((relationships, connectors))) => {
             let relationships = relationships.into_iter().map(|one| OrganizationRelationship {
                 name: one.name,
                 enabled: one.enabled,

@@ -23,9 +23,12 @@ mod soak;
 mod stage;
 mod trust_cloud;
 
+use std::time::Duration;
+
 use chrono::TimeDelta;
 use db::{ClaimedStep, StepEnd};
 use domain::{StepKind, Trouble};
+use tokio_util::sync::CancellationToken;
 
 pub(crate) use context::Context;
 
@@ -63,6 +66,22 @@ pub(crate) enum StepError {
     Retry(Trouble),
 }
 
+impl StepError {
+    /// To be tried again by itself, after this real time if there is one.
+    fn not_before(trouble: Trouble, after: Option<Duration>) -> Self {
+        match after {
+            Some(after) => Self::later(trouble, after),
+            None => Self::Retry(trouble),
+        }
+    }
+
+    /// After what a service has asked for, but not more than a day.
+    fn later(trouble: Trouble, after: Duration) -> Self {
+        let day = TimeDelta::days(1);
+        Self::Later(trouble, TimeDelta::from_std(after).unwrap_or(day).min(day))
+    }
+}
+
 impl From<db::Error> for StepError {
     fn from(error: db::Error) -> Self {
         match error {
@@ -74,9 +93,14 @@ impl From<db::Error> for StepError {
 
 pub(crate) type Result<T> = std::result::Result<T, StepError>;
 
-/// Runs one attempt of a step.
-pub(crate) async fn run(worker: &Worker, claimed: &ClaimedStep, lease: &Lease) -> Result<Ended> {
-    let context = Context::new(worker, claimed, lease)?;
+/// Runs one attempt of a step. When `stop` is cancelled it waits for nothing any more that may take its time.
+pub(crate) async fn run(
+    worker: &Worker,
+    claimed: &ClaimedStep,
+    lease: &Lease,
+    stop: &CancellationToken,
+) -> Result<Ended> {
+    let context = Context::new(worker, claimed, lease, stop)?;
     match claimed.step.kind {
         StepKind::Preflight => preflight::run(&context).await,
         StepKind::Generate => generate::run(&context).await,
@@ -103,10 +127,7 @@ pub(crate) async fn run(worker: &Worker, claimed: &ClaimedStep, lease: &Lease) -
 impl From<CloudError> for StepError {
     fn from(error: CloudError) -> Self {
         match error.failure {
-            Failure::Again { after: Some(after) } => {
-                let day = TimeDelta::days(1);
-                Self::Later(error.trouble, TimeDelta::from_std(after).unwrap_or(day).min(day))
-            }
+            Failure::Again { after: Some(after) } => Self::later(error.trouble, after),
             Failure::Again { after: None } | Failure::UnknownOutcome => Self::Retry(error.trouble),
             Failure::NotFound | Failure::Refused => Self::Attention(error.trouble),
         }

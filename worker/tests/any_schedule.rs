@@ -140,14 +140,22 @@ fn hybrid_script(database: Kind) -> impl Strategy<Value = Script> {
     let happenings = collection::vec(happening(WITH_CLOUD, anything.boxed()), 0..=6);
     let breaking = proptest::option::weighted(0.25, happening(WITH_CLOUD, breakage().boxed()));
     let late = prop_oneof![2 => Just(0), 1 => 0..LATE_HOURS];
-    (1..=4_usize, happenings, breaking, circumstances(), bool::weighted(0.2), late).prop_map(
-        move |(steps, mut happenings, breaking, circumstances, emergency, late)| {
+    let people = (bool::weighted(0.2), late, bool::weighted(0.15));
+    (1..=4_usize, happenings, breaking, circumstances(), slowness(), people).prop_map(
+        move |(steps, mut happenings, breaking, mut circumstances, slowness, (emergency, late, regretted))| {
             // In an emergency Exchange may publish at any moment after staging: no gate is left to stop at.
             happenings.extend(breaking.filter(|_| !emergency));
+            // Nor does anything else then take long enough that a slow tenant learns of the key meanwhile.
+            circumstances.key_cache += slowness.filter(|_| emergency).unwrap_or_default();
             let hybrid = Some(circumstances);
-            Script { hybrid, emergency, late, ..Script::new(database, steps, in_order(happenings)) }
+            Script { hybrid, emergency, late, regretted, ..Script::new(database, steps, in_order(happenings)) }
         },
     )
+}
+
+/// How much longer the token service believes what it has read, in virtual seconds: one or two days.
+fn slowness() -> impl Strategy<Value = Option<i64>> {
+    proptest::option::weighted(0.6, 24 * 3600..48 * 3600_i64)
 }
 
 fn circumstances() -> impl Strategy<Value = Circumstances> {

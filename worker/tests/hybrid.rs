@@ -1,7 +1,8 @@
 //! Runs of a hybrid organization: the tenant learns of the new key before anything signs with it, and loses the old one when nothing does.
 
+use chrono::TimeDelta;
 use domain::{
-    Gate, Outcome, Reason, State, StepKind, StepStatus,
+    Gate, Outcome, Policy, Reason, State, StepKind, StepStatus,
     progress::Facts,
     step::{CheckResult, Evidence},
 };
@@ -13,7 +14,10 @@ use lab::{
 };
 use serde_json::{Value as Json, json};
 
-use crate::support::{Setting, World, find};
+use crate::{
+    invariants,
+    support::{Setting, World, find},
+};
 
 async fn hybrid() -> World {
     with(Hybrid::contoso(), |_| {}).await
@@ -21,7 +25,9 @@ async fn hybrid() -> World {
 
 /// A hybrid world whose tenant is so, and whose settings are.
 async fn with(tenant: Hybrid, change: impl FnOnce(&mut Setting)) -> World {
-    let mut setting = Setting { lab: Options { hybrid: true, ..Options::default() }, ..Setting::default() };
+    // Waits are short: nothing here is about how long they are. Approvals must come two hours before the date.
+    let policy = Policy { staging_lead_hours: 16, soak_hours: 2, soak_check_minutes: 240, ..Policy::default() };
+    let mut setting = Setting { lab: Options { hybrid: true, ..Options::default() }, policy, ..Setting::default() };
     setting.lab.organization = Organization { hybrid: Some(tenant), ..Organization::contoso() };
     change(&mut setting);
     World::with(setting).await
@@ -120,6 +126,29 @@ async fn without_credentials_a_person_registers_the_key_and_is_named() {
     let Outcome::RefreshedHybrid { evidence, .. } = outcome(&run, StepKind::RefreshHybrid) else { panic!() };
     assert!(results(evidence, "oauth_to_cloud").iter().all(|(_, result)| *result == CheckResult::NotMade));
     world.check(id).await;
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_credentials_servers_test_the_way_to_the_cloud_all_the_same_with_a_mailbox_that_is_named() {
+    let world = with(Hybrid::contoso(), |setting| {
+        setting.without_cloud = true;
+        setting.test_mailbox = Some("monitor@contoso.example");
+    })
+    .await;
+    let id = world.ask(|_| {}).await;
+    world.approve(id, Gate::Execute).await;
+    let run = world.until(id, |run| run.renewal.state.open_gate() == Some(Gate::TrustCloud)).await;
+    let certificate = run.steps.iter().find_map(|step| match &step.outcome {
+        Some(Outcome::Generated { certificate, .. }) => certificate.clone(),
+        _ => None,
+    });
+    world.register(&certificate.unwrap()).await;
+    let run = world.approve_all(id).await;
+    assert!(matches!(run.renewal.state, State::Succeeded { .. }), "{:?}", run.renewal.state);
+    let Outcome::RefreshedHybrid { evidence, .. } = outcome(&run, StepKind::RefreshHybrid) else { panic!() };
+    let to_cloud = results(evidence, "oauth_to_cloud");
+    assert!(!to_cloud.is_empty() && to_cloud.iter().all(|(_, result)| *result == CheckResult::Passed), "{to_cloud:?}");
     world.close().await;
 }
 
@@ -272,5 +301,52 @@ async fn approvers_see_where_requests_go_and_that_the_policy_on_keys_could_not_b
     let audit = world.audit(id).await;
     let intended: Vec<&str> = audit.iter().filter_map(|entry| entry.detail["cmdlet"].as_str()).collect();
     assert!(intended.contains(&sent.as_str()), "{sent} is not among {intended:#?}");
+    world.close().await;
+}
+
+/// The old key must be in Entra as long as anybody can go back to it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_is_rolled_back_while_it_soaks_goes_back_to_a_key_that_entra_has() {
+    let world = hybrid().await;
+    let id = world.ask(|_| {}).await;
+    world.approve(id, Gate::Execute).await;
+    world.approve(id, Gate::Publish).await;
+    world.until(id, |run| matches!(run.renewal.state, State::Soaking { .. })).await;
+    let (by, why, now) = ("olga", "a partner refuses the new key", world.now());
+    world.db.write(async |tx| tx.roll_back(id, None, by, why, now).await).await.unwrap();
+    let run = world.until(id, |run| !run.renewal.state.is_live()).await;
+    assert!(matches!(run.renewal.state, State::RolledBack { .. }), "{:?}", run.renewal.state);
+    // Every server signs with the old key again by now.
+    world.check(id).await;
+    world.close().await;
+}
+
+/// What Graph shows is not what the token service believes.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_emergency_waits_until_a_slow_tenant_takes_what_the_new_key_signs() {
+    let two_days = TimeDelta::hours(48);
+    let world = with(Hybrid { key_cache: two_days, ..Hybrid::contoso() }, |_| {}).await;
+    let id = world.ask(|request| request.reason = Reason::Compromised).await;
+    let run = world.approve_all(id).await;
+    assert!(matches!(run.renewal.state, State::Succeeded { .. }), "{:?}", run.renewal.state);
+    world.check_renewed(id).await;
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_of_keys_that_was_never_sent_has_no_answer_on_record() {
+    let world = hybrid().await;
+    let id = world.ask(|_| {}).await;
+    let run = world.until(id, |run| run.renewal.state.open_gate() == Some(Gate::Execute)).await;
+    // A key that the plan keeps is gone when the new one is to stand beside it.
+    world.fault(json!({ "kind": "cloud_keys", "change": "remove_current" }));
+    world.approve_plan(run, Gate::Execute).await;
+    let stopped = |step: &domain::Step| {
+        let told = step.trouble.as_ref().is_some_and(|trouble| trouble.code == "cloud_keys_changed");
+        step.kind == StepKind::TrustCloud && told
+    };
+    world.until(id, |run| run.steps.iter().any(stopped)).await;
+    assert_eq!(patches(&world), 0);
+    invariants::answers_after_intents(&world.audit(id).await);
     world.close().await;
 }

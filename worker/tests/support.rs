@@ -164,6 +164,7 @@ impl World {
                 lab: true,
                 windows: true,
                 cloud: tenant.map(|tenant| self.cloud_settings(tenant)),
+                test_mailbox: self.hiring.test_mailbox.filter(|_| tenant.is_none()).map(str::to_owned),
                 policy: self.hiring.policy.clone(),
             },
             endpoints: endpoints(&self.lab, &self.hiring.password, &self.hiring.ca),

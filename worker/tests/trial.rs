@@ -58,12 +58,14 @@ pub(crate) struct Script {
     pub(crate) emergency: bool,
     /// How long the publication waits for its approval, in virtual hours.
     pub(crate) late: i64,
+    /// Somebody rolls back while the run waits for the old certificate to be given up.
+    pub(crate) regretted: bool,
 }
 
 impl Script {
     /// A renewal without a cloud, in which people do what they are asked at once.
     pub(crate) fn new(database: Kind, steps_at_once: usize, happenings: Vec<Happening>) -> Self {
-        Self { database, steps_at_once, happenings, hybrid: None, emergency: false, late: 0 }
+        Self { database, steps_at_once, happenings, hybrid: None, emergency: false, late: 0, regretted: false }
     }
 }
 
@@ -206,6 +208,7 @@ struct Trial {
     broken: Option<Broken>,
     /// When the publication was first seen to wait for its approval.
     asked_since: Option<DateTime<Utc>>,
+    regretted: bool,
     delays: Delays,
 }
 
@@ -231,6 +234,7 @@ impl Trial {
             frozen: None,
             broken: None,
             asked_since: None,
+            regretted: false,
             delays: Delays::watch(),
         };
         // What is to happen at the beginning must not be late.
@@ -287,6 +291,9 @@ impl Trial {
                 return false;
             }
             self.world.db.write(async |tx| tx.resume(id, None, "olga", self.world.now()).await).await.unwrap();
+        } else if self.script.regretted && !self.regretted && matches!(state, State::Soaking { .. }) {
+            self.regretted = true;
+            self.say(Verb::RollBack).await;
         } else if let Some(trouble) = trouble(&run) {
             self.note(&trouble);
             self.mend();
@@ -652,6 +659,7 @@ pub(crate) struct Summary {
     refused: u64,
     broken: BTreeMap<String, u32>,
     emergencies: u32,
+    regretted: u32,
     /// Those whose publication was approved late.
     late: u32,
     postponed: u32,
@@ -669,6 +677,7 @@ impl Summary {
             *self.broken.entry(broken.told()).or_default() += 1;
         }
         self.emergencies += u32::from(script.emergency);
+        self.regretted += u32::from(script.regretted && ended.status == "rolled_back");
         self.late += u32::from(script.late > 0);
         let staged = ended.report.effects.iter().filter(|e| e.kind == EffectKind::SetAuthConfigNext).count();
         self.postponed += u32::from(staged > 1);
@@ -677,10 +686,10 @@ impl Summary {
 
 impl std::fmt::Display for Summary {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { ends, stopped, checked, refused, broken, emergencies, late, postponed } = self;
+        let Self { ends, stopped, checked, refused, broken, emergencies, regretted, late, postponed } = self;
         write!(
             f,
-            "{ends:?}; {checked} tokens, {refused} refused; broken: {broken:?}; {emergencies} emergencies, {late} approved late, dates moved in {postponed}; stopped: {stopped:?}"
+            "{ends:?}; {checked} tokens, {refused} refused; broken: {broken:?}; {emergencies} emergencies, {regretted} rolled back while soaking, {late} approved late, dates moved in {postponed}; stopped: {stopped:?}"
         )
     }
 }

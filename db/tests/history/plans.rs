@@ -54,6 +54,7 @@ const COPIED: [(&str, &str, &str); 10] = [
         "{id}, o.source, o.sender, o.received_at, o.verdict, o.status, o.size, o.ticket_number, r.id, o.answer",
     ),
     ("ticket_record", "system, key, renewal_id", "o.system, o.key || r.id, r.id"),
+    (
         "announcement",
         "id, stream, sequence, renewal_id, organization_id, ticket_system, subject, event, actor, at, news, renewal, expanded",
         "{id}, r.id, o.sequence, r.id, o.organization_id, o.ticket_system, o.subject, o.event, o.actor, o.at, o.news, o.renewal, o.expanded",

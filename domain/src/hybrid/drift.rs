@@ -30,6 +30,18 @@ impl HybridObjects {
         self.organization_relationships.iter().filter_map(missing_sharing_epr).collect()
     }
 
+    /// Where the Exchange Online of this organization takes requests of servers, as far as its objects say; that of the worldwide cloud otherwise.
+    #[must_use]
+    pub fn exchange_online_address(&self) -> String {
+        let relationships = self.organization_relationships.iter().filter(|one| one.enabled);
+        let connectors = self.intra_organization_connectors.iter().filter(|one| one.enabled);
+        let mut known = relationships
+            .filter_map(|one| one.target_autodiscover_epr.as_deref())
+            .chain(connectors.filter_map(|one| one.discovery_endpoint.as_deref()))
+            .filter_map(sharing_epr);
+        known.next().unwrap_or_else(|| "https://outlook.office365.com/EWS/Exchange.asmx".to_owned())
+    }
+
     fn auth_config(&self, found: &mut Vec<Finding>) {
         if !self.auth_config_realm.is_empty() {
             found.push(finding(

@@ -60,6 +60,10 @@ pub enum How {
         /// The name of the dedicated application.
         #[schema(example = "ExchangeServerApp-8f14e45f-ceea-467f-a8a5-3f3d5a1f7a10")]
         display_name: String,
+        /// The mailbox on the servers that trust is tested with.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schema(example = "oauth-test@contoso.example")]
+        test_mailbox: Option<String>,
     },
 }
 

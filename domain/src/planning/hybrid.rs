@@ -5,12 +5,12 @@ use chrono::{DateTime, Utc};
 use super::{BY_HAND_HOURS, PUSHED_OUT, SKIPPABLE_KEY, exchange, lines, push_out_line, source_thumbprint, whole};
 use crate::{
     CloudSettings, HybridObjects, Organization, Phase, Plan, Snapshot, StepKind, Tenant, Thumbprint, Trouble,
-    cloud::{Application, Checked, CloudKey, CloudName, EXCHANGE_ONLINE, Principal, application_name},
+    cloud::{AUTH_KEY_NAME, Application, Checked, CloudKey, CloudName, EXCHANGE_ONLINE, Principal, application_name},
     plan::{
         CertificateSource, EndpointKind, Finding, How, Observed, PlannedApplication, PlannedCloud, PlannedCmdlet,
         PlannedKey, PlannedPurge, PlannedStep, Reversibility,
     },
-    snapshot::Certificate,
+    snapshot::{Certificate, Server},
 };
 
 /// What is known of the cloud half when a plan is made.
@@ -19,7 +19,9 @@ pub(super) struct Seen<'a> {
     staged_until: Option<DateTime<Utc>>,
     objects: HybridObjects,
     settings: Option<&'a CloudSettings>,
+    test_mailbox: Option<&'a str>,
     tenant: Option<&'a Tenant>,
+    servers: &'a [Server],
 }
 
 /// What plans take from an organization that is hybrid; `None` for all others, even if a tenant is configured for them.
@@ -28,7 +30,9 @@ pub(super) fn seen<'a>(organization: &'a Organization, snapshot: &'a Snapshot) -
         staged_until: snapshot.agreed_auth_config().and_then(|seen| seen.next_effective_at),
         objects: snapshot.on_premises_hybrid.clone().unwrap_or_default(),
         settings: organization.cloud.as_ref(),
+        test_mailbox: organization.test_mailbox.as_deref(),
         tenant: snapshot.tenant.as_ref(),
+        servers: &snapshot.servers,
     })
 }
 
@@ -54,6 +58,7 @@ impl Seen<'_> {
             tenant_id: realm,
             app_id: self.objects.dedicated_application(None).map(str::to_owned),
             display_name: application_name(guid),
+            test_mailbox: self.test_mailbox.map(str::to_owned),
         }
     }
 
@@ -70,7 +75,7 @@ impl Seen<'_> {
         let stays = |key: &CloudKey| matches!(certificate, CertificateSource::Adopt { thumbprint, .. } if key.is_of(thumbprint));
         let leaving = |key: &&CloudKey| {
             let mut leaving = [&observed.current, &observed.previous].into_iter().flatten();
-            leaving.any(|leaving| key.is_of(leaving)) && !stays(key)
+            (leaving.any(|leaving| key.is_of(leaving)) || self.is_given_up(key, application, observed)) && !stays(key)
         };
         Ok(How::Automatic {
             tenant_id: settings.tenant_id.clone(),
@@ -88,13 +93,28 @@ impl Seen<'_> {
         })
     }
 
+    /// Whether a key is that of an Auth certificate before the current one, which an earlier run has left: it was skipped, or done by another tool. What
+    /// cannot be told apart from the key of something else is not.
+    fn is_given_up(&self, key: &CloudKey, application: &Application, observed: &Observed) -> bool {
+        let Some(thumbprint) = &key.thumbprint else { return false };
+        let mut named = [&observed.current, &observed.previous, &observed.next].into_iter().flatten();
+        let of_exchange = key.display_name.as_ref().is_some_and(|name| name.starts_with(AUTH_KEY_NAME))
+            || self.servers.iter().any(|server| server.certificate(thumbprint).is_some());
+        let current = observed.current.as_ref().and_then(|current| application.key_of(current));
+        let older = matches!(
+            (key.not_before, current.and_then(|current| current.not_before)),
+            (Some(this), Some(current)) if this < current
+        );
+        !named.any(|named| named == thumbprint) && of_exchange && older
+    }
+
     /// The dedicated application, the shared principal and the longest life of a key; or what must be done first.
     fn read(&self, settings: &CloudSettings) -> Result<(&Application, Option<&Principal>, Option<u32>), Trouble> {
         let (application, shared, longest) = match self.tenant {
             Some(Tenant::Read { application, shared_principal, max_key_lifetime_days, .. }) => {
                 (application.as_ref(), shared_principal.as_ref(), *max_key_lifetime_days)
             }
-            Some(Tenant::Unreachable { trouble }) => return Err(trouble.clone()),
+            Some(Tenant::Unreachable { trouble, .. }) => return Err(trouble.clone()),
             None => return Err(tenant_not_read()),
         };
         let application = application.ok_or_else(|| self.no_application(settings, shared))?;
@@ -186,6 +206,17 @@ impl Seen<'_> {
             }
             _ => false,
         };
+        for key in application.keys.iter().filter(|key| self.is_given_up(key, application, &plan.observed)) {
+            about(
+                "cloud_key_given_up",
+                &application.display_name,
+                format!(
+                    "The key {} is of a certificate that was given up and is registered still: whoever has its private key can sign in as the servers. This plan takes it out at the end.",
+                    name(key)
+                ),
+                None,
+            );
+        }
         for key in application.keys.iter().filter(|key| !key.is_valid_at(now) && !leaves(key)) {
             about(
                 "cloud_key_expired",
@@ -373,7 +404,12 @@ fn refresh(cloud: &PlannedCloud) -> PlannedStep {
 /// What is tested with which mailbox, and what is not.
 fn tests(how: &How) -> String {
     match how {
-        How::ByHand { .. } => {
+        How::ByHand { test_mailbox: Some(mailbox), .. } => {
+            format!(
+                "Test-OAuthConnectivity runs on each server with the mailbox {mailbox}. Exchange Online is not asked."
+            )
+        }
+        How::ByHand { test_mailbox: None, .. } => {
             "No mailbox for it is configured: a person runs Test-OAuthConnectivity, as the runbook says.".to_owned()
         }
         How::Automatic { exchange_online, test_mailbox, cloud_test_mailbox, .. } => {

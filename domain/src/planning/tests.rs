@@ -18,6 +18,7 @@ pub(crate) fn organization() -> Organization {
         lab: true,
         windows: true,
         cloud: None,
+        test_mailbox: None,
         policy: Policy::default(),
     }
 }

@@ -267,6 +267,21 @@ fn an_unapproved_publication_is_guarded_before_its_date_and_a_pause_does_not_sto
 }
 
 #[test]
+fn an_approved_publication_is_looked_at_before_its_date_as_exchange_does_not_look() {
+    let mut play = Play::new(|_| {});
+    play.decide(Gate::Execute, Verb::Approve);
+    play.drain();
+    play.decide(Gate::Publish, Verb::Approve);
+    let date = Facts::of(&play.steps).effective_at.unwrap();
+    assert!(
+        matches!(play.renewal.state, State::Waiting { reason: Wait::EffectiveDate { until }, .. } if until == date)
+    );
+    let publish = play.step(StepKind::Publish, "").clone();
+    assert_eq!((publish.status, publish.due_at), (StepStatus::Ready, Some(date - GUARD)));
+    assert_eq!(permit(&play.renewal.state, &publish), Permit::Run);
+}
+
+#[test]
 fn withdrawing_the_publish_approval_before_the_date_opens_the_gate_again() {
     let mut play = Play::new(|_| {});
     play.decide(Gate::Execute, Verb::Approve);

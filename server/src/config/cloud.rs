@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail, ensure};
+use chrono::{DateTime, Utc};
 use domain::{CloudSettings, Timeline, cloud::CloudName};
 use secrecy::ExposeSecret as _;
 use serde::Deserialize;
@@ -49,6 +50,10 @@ pub(super) fn configured(
 ) -> anyhow::Result<(CloudSettings, Way)> {
     let tenant = id("tenant_id", &file.tenant_id)?;
     let client = id("client_id", &file.client_id)?;
+    ensure!(
+        client != tenant,
+        "client_id is tenant_id: use the application (client) id of rekey's own app registration"
+    );
     let application_id = file.application_id.as_deref().map(|text| id("application_id", text)).transpose()?;
     ensure!(
         application_id.as_ref() != Some(&client),
@@ -63,7 +68,7 @@ pub(super) fn configured(
         );
     }
     for (key, mailbox) in [("test_mailbox", &file.test_mailbox), ("cloud_test_mailbox", &file.cloud_test_mailbox)] {
-        ensure!(mailbox.as_deref().is_none_or(is_mailbox), "{key}: use an address like oauth-test@contoso.example");
+        check_address(key, mailbox.as_deref())?;
     }
     // It becomes a header of requests.
     let plain = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_graphic());
@@ -95,12 +100,47 @@ pub(super) fn configured(
     Ok((settings, way))
 }
 
+/// A certificate with fewer days than this is told.
+const FEW_DAYS: i64 = 30;
+
+/// What works now, and is better known: about the certificate that signs in, and tests that will not be made.
+pub(crate) fn cautions(settings: &CloudSettings, not_after: DateTime<Utc>, now: DateTime<Utc>) -> Vec<String> {
+    let mut told = Vec::new();
+    let days = (not_after - now).num_days();
+    if days < FEW_DAYS {
+        told.push(format!(
+            "the certificate ends in {days} days: register a new one beside it, name it here, then take the old one out"
+        ));
+    }
+    if settings.test_mailbox.is_none() {
+        told.push(
+            "without test_mailbox no server tests whether Exchange Online lets it in with the new key: name a mailbox on the servers"
+                .to_owned(),
+        );
+    }
+    if settings.exchange_online && settings.cloud_test_mailbox.is_none() {
+        told.push("without cloud_test_mailbox the way from Exchange Online to the servers is not tested".to_owned());
+    }
+    told
+}
+
 /// A GUID in the form in which Entra and Exchange write it.
 fn id(key: &str, text: &str) -> anyhow::Result<String> {
-    let parsed = Uuid::try_parse(text).ok().filter(|_| text.len() == 36);
+    let parsed = Uuid::try_parse(text).ok().filter(|id| text.len() == 36 && !id.is_nil());
     parsed.map(|id| id.to_string()).with_context(|| {
         format!("{key} is `{text}`: use the GUID that the Microsoft Entra admin center shows, like 7c9e6679-7425-40de-944b-e07fc1f90ae7")
     })
+}
+
+fn check_address(key: &str, mailbox: Option<&str>) -> anyhow::Result<()> {
+    ensure!(mailbox.is_none_or(is_mailbox), "{key}: use an address like oauth-test@contoso.example");
+    Ok(())
+}
+
+/// The mailbox of an organization, whose tests are made without its tenant.
+pub(super) fn check_mailbox(mailbox: Option<&str>, with_tenant: bool) -> anyhow::Result<()> {
+    ensure!(mailbox.is_none() || !with_tenant, "test_mailbox: with [organization.cloud] it belongs there");
+    check_address("test_mailbox", mailbox)
 }
 
 fn is_mailbox(text: &str) -> bool {
@@ -143,12 +183,32 @@ fn trust(ca: Option<&Path>, folder: &Path) -> anyhow::Result<Trust> {
 
 #[cfg(test)]
 mod tests {
+    use chrono::TimeDelta;
     use domain::Organization;
     use rcgen::{CertificateParams, KeyPair, PKCS_RSA_SHA256, RsaKeySize};
     use tempfile::TempDir;
 
     use super::*;
     use crate::config::tests::{ORGANIZATION, parse};
+
+    /// A key of 1024 bits, which protects nothing.
+    const SHORT: &str = "\
+-----BEGIN PRIVATE KEY-----\n\
+MIICdgIBADANBgkqhkiG9w0BAQEFAASCAmAwggJcAgEAAoGBAN/uynpFk6YuR9qm\n\
+EWSJCK3pjR3Vw/2BqryaRIyyGb9wBB2j+JbtZ0nMkRSGFfTXqDINihsRJGt+o1jk\n\
+jcLdkAVYsK57cNrh4knSrv2d7yIkinvgNtV3lLzsRj5GN1fu/jxd7vguBDWoZ4Cz\n\
+BhUPrML+nmZwzoNb9ONy4KSFhy2ZAgMBAAECgYB67fKXRuS0AIoPfMTlhNiP6DtA\n\
+mp3555nb6XAiMI8z6YFI6D/KUs810yf9tVIOU+kQeSBMlY+Bt0ZiwS0VQV4SmikK\n\
+vgbx/ArfsFi5OqeLfx5h1ALwFCJ32pfoH9o3eMzdVh43uQykoQnp+t45pzjEavs9\n\
+oSDL4PhDxxInlLuRAQJBAPoqQ/xWN4YQVgFvURJM371q2jxBMkYigauE54cTtk6W\n\
+lNuH4hc/r5KxfkRol++Uewk3XtvcTmpAxue2U0c8o+ECQQDlJ+RuDqJIx5Y5O+fd\n\
+sXUVOvaI2byAxliBRkwCxWV6UctHqLNtrs1M8ipGMmFUFC9eYdaESQvWstjB6eUJ\n\
+TMC5AkAf4IjfO6FBnQ1Ii4W6Hj+YZGhAq1Ibq8P4NixGgxWE+B0pyCvgKIZX2/Qq\n\
+BWXu6m2vI/Ybb/wx/+UYm5wLBMghAkB65Bvi0cJCGZb8dp3wDBzoF8jitzIaNUR9\n\
+f39/9PBo2riTY2tmJNpAq5X0M0xy1Khai0mJg8rvhtYrmA2WIS0xAkEA0K8PMuBn\n\
+/vVwtL1fikHV1eZIrAuWWp7kkCpBNpqVaYosBf3fPHoK1yXu1OpJiOnx1GmqcatM\n\
+S6F8Wk4L3OpSNg==\n\
+-----END PRIVATE KEY-----\n";
 
     /// A folder with a certificate and its key, and those of another one, with the section that names them.
     fn section() -> (TempDir, String) {
@@ -159,6 +219,7 @@ mod tests {
             std::fs::write(folder.path().join(format!("{name}.pem")), certificate.pem()).unwrap();
             std::fs::write(folder.path().join(format!("{name}.key")), key.serialize_pem()).unwrap();
         }
+        std::fs::write(folder.path().join("short.key"), SHORT).unwrap();
         let place = folder.path().display();
         let section = format!(
             r#"{ORGANIZATION}
@@ -174,6 +235,20 @@ mod tests {
 
     fn organization(text: &str) -> Organization {
         parse(text).unwrap().organizations.remove(0).managed.organization
+    }
+
+    #[test]
+    fn what_will_be_missed_later_is_told_now() {
+        let (_folder, section) = section();
+        let mut settings = organization(&section).cloud.unwrap();
+        let now = Utc::now();
+        let about = |settings: &CloudSettings, days| cautions(settings, now + TimeDelta::days(days), now).join("\n");
+        let told = about(&settings, 9);
+        assert!(told.contains("ends in 9 days") && told.contains("without test_mailbox"), "{told}");
+        settings.test_mailbox = Some("here@contoso.example".to_owned());
+        assert_eq!(about(&settings, 400), "");
+        settings.exchange_online = true;
+        assert!(about(&settings, 400).contains("cloud_test_mailbox"));
     }
 
     #[test]
@@ -253,11 +328,23 @@ mod tests {
             ),
             (
                 with(&format!("file:{place}/rekey.key"), &format!("file:{place}/rekey.pem")),
-                "it must be RSA, in PEM form, unencrypted",
+                "it must be RSA with 2048 to 8192 bits, in PEM form, unencrypted",
             ),
             (
                 with(&format!("file:{place}/rekey.pem"), &format!("file:{place}/rekey.key")),
                 "the certificate cannot be read",
+            ),
+            (
+                with("7C9E6679-7425-40de-944b-e07fc1f90ae7", "00000000-0000-0000-0000-000000000000"),
+                "tenant_id is `00000000-0000-0000-0000-000000000000`: use the GUID",
+            ),
+            (
+                with("11111111-2222-4333-8444-555555555555", "7C9E6679-7425-40de-944b-e07fc1f90ae7"),
+                "client_id is tenant_id",
+            ),
+            (
+                with(&format!("file:{place}/rekey.key"), &format!("file:{place}/short.key")),
+                "it must be RSA with 2048 to 8192 bits",
             ),
             (and("cloud = \"mars\""), "unknown variant `mars`"),
             (and("cloud = \"custom\""), "needs login_url, graph_url and outlook_url"),
@@ -273,6 +360,14 @@ mod tests {
             (and("exchange_online = true\nanchor_mailbox = \"a\\r\\nX: y\""), "anchor_mailbox"),
             (and("test_mailbox = \"nobody\""), "use an address like"),
             (and("ca_file = \"nowhere.pem\""), "ca_file: cannot read /nowhere/nowhere.pem"),
+            (
+                section.replacen(
+                    "[organization.exchange]",
+                    "test_mailbox = \"a@contoso.example\"\n[organization.exchange]",
+                    1,
+                ),
+                "it belongs there",
+            ),
             (and("client_secret = \"x\""), "unknown field `client_secret`"),
         ];
         for (text, expected) in cases {

@@ -4,6 +4,7 @@
 //! first, or to call a person.
 
 mod assertion;
+mod change;
 mod clouds;
 mod entra;
 mod error;
@@ -22,19 +23,21 @@ use std::{
     time::Duration,
 };
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use domain::Timeline;
 use reqwest::{Client, Url};
 use rustls::ClientConfig;
+use tokio_util::sync::CancellationToken;
 
 pub(crate) use assertion::redact;
 pub use assertion::{InvalidSigner, Signer};
+pub use change::{Change, ChangeError, Changed};
 pub use clouds::{CloudEndpoints, InvalidCloudUrl};
 pub(crate) use entra::ACCEPTANCE_PAUSE;
 pub use entra::{Acceptance, Scope};
 pub use error::{CloudError, Failure};
-pub use exchange_online::{OnPremisesOrganization, OnlineConnector, OnlineRelationship, OnlineTest, ServiceUnderTest};
-pub use graph::{Application, Change, ChangeError, Changed, Holder, Principal};
+pub use exchange_online::{OnlineConnector, OnlineRelationship, OnlineTest, ServiceUnderTest};
+pub use graph::{Application, Holder, Principal};
 pub(crate) use keys::key_id_of;
 pub use keys::{Credential, Difference};
 pub use policy::KeyLifetime;
@@ -56,20 +59,23 @@ pub struct AppCredentials {
     pub signer: Signer,
 }
 
-/// How long trouble of a service is waited for within one call.
+/// How long trouble of a service is waited for within one call. What takes longer is for whoever called: they can say what they wait for, and until when.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
     /// How often something is asked at most.
     pub tries: u32,
-    /// The pause before the second try; doubled with each one after it.
+    /// The pause before the second try; doubled with each one after it. Real time.
     pub first: Duration,
-    /// The longest pause. A service that asks for a longer one is left alone by whoever called.
+    /// The longest pause, in real time. A service that asks for a longer one is left alone by whoever called.
     pub longest: Duration,
+    /// The time between two reads of the same thing that must agree, in the time that runs live in. Entra's machines are 4 to 18 s behind each other
+    /// (cloud.md 2.4): five reads are made.
+    pub apart: Duration,
 }
 
 impl Default for Patience {
     fn default() -> Self {
-        Self { tries: 5, first: Duration::from_secs(1), longest: Duration::from_secs(60) }
+        Self { tries: 4, first: Duration::from_secs(1), longest: Duration::from_secs(5), apart: Duration::from_secs(5) }
     }
 }
 
@@ -98,6 +104,8 @@ pub struct Way {
 #[derive(Clone)]
 pub struct Cloud {
     shared: Arc<Shared>,
+    /// Ends every pause.
+    stop: CancellationToken,
 }
 
 struct Shared {
@@ -145,7 +153,13 @@ impl Cloud {
             tokens: entra::Tokens::default(),
             region: Mutex::default(),
         };
-        Ok(Self { shared: Arc::new(shared) })
+        Ok(Self { shared: Arc::new(shared), stop: CancellationToken::new() })
+    }
+
+    /// The same tenant, for who is to end: from then on nothing is waited for.
+    #[must_use]
+    pub fn until(&self, stop: CancellationToken) -> Self {
+        Self { shared: self.shared.clone(), stop }
     }
 
     /// The tenant's id, or one of its domains.
@@ -194,14 +208,36 @@ impl Cloud {
 
     /// Waits until it is time for the next try after `tried` ones; false when whether there is one is for the caller to decide.
     async fn rest(&self, tried: u32, error: &CloudError) -> bool {
-        let Some(pause) = self.pause(tried, error) else { return false };
-        tokio::time::sleep(pause).await;
-        true
+        match self.pause(tried, error) {
+            Some(pause) => self.idle(pause).await,
+            None => false,
+        }
+    }
+
+    /// Lets a span of the time that runs live in go by.
+    pub(crate) async fn let_pass(&self, span: Duration) -> error::Result<()> {
+        let span = self.shared.timeline.shrink(TimeDelta::from_std(span).unwrap_or_default());
+        if self.idle(span.to_std().unwrap_or_default()).await {
+            return Ok(());
+        }
+        Err(CloudError::again(
+            "worker_stops",
+            format!("The worker stops while it looks at tenant {}", self.tenant()),
+            "Nothing to do: another worker goes on, or this one when it is started again",
+        ))
+    }
+
+    /// Lets real time go by; false when there is no time left.
+    async fn idle(&self, span: Duration) -> bool {
+        tokio::select! {
+            () = tokio::time::sleep(span) => true,
+            () = self.stop.cancelled() => false,
+        }
     }
 
     /// How long to wait before the next try after `tried` ones; `None` when that is for the caller to decide.
     fn pause(&self, tried: u32, error: &CloudError) -> Option<Duration> {
-        let Patience { tries, first, longest } = self.shared.patience;
+        let Patience { tries, first, longest, .. } = self.shared.patience;
         if tried >= tries {
             return None;
         }

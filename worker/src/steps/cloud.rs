@@ -1,17 +1,21 @@
 //! What the steps in the tenant have in common.
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use domain::{
     HybridObjects, Snapshot, Tenant, Thumbprint, Trouble,
     cloud::EXCHANGE_ONLINE,
     plan::{How, PlannedApplication, PlannedCloud, PlannedKey},
     step::{CheckResult, Evidence},
 };
-use serde_json::json;
+use serde_json::{Value as Json, json};
 
 use super::{Context, Result, StepError};
-use crate::connectors::cloud::{Change, ChangeError, Changed, Cloud, Holder};
+use crate::connectors::cloud::{Change, ChangeError, Changed, Cloud, Credential, Holder};
 
 /// The part of a plan that the run does by itself.
 pub(super) struct Automatic<'a> {
@@ -52,7 +56,7 @@ impl Context<'_> {
                 "Configure them again on every worker, then retry; or cancel",
             )
         };
-        let cloud = self.managed.cloud.as_ref().ok_or_else(|| StepError::Attention(missing()))?;
+        let cloud = self.tenant.as_ref().ok_or_else(|| StepError::Attention(missing()))?;
         match &self.planned_cloud()?.how {
             How::Automatic { tenant_id, .. } if !tenant_id.eq_ignore_ascii_case(cloud.tenant()) => {
                 Err(StepError::Attention(other_tenant(tenant_id, cloud.tenant())))
@@ -81,6 +85,15 @@ impl Context<'_> {
                 Ok(changed)
             }
             Err(ChangeError::Intent(error)) => Err(error),
+            Err(ChangeError::Lost { error, keys }) => {
+                if let Some(line) = sent {
+                    self.record("cmdlet.answered", json!({ "cmdlet": line, "why": error.trouble.message })).await?;
+                }
+                for key in &keys {
+                    self.record("cloud_key.lost", lost(&holder.to_string(), key)).await?;
+                }
+                Err(error.into())
+            }
             Err(ChangeError::Cloud(error)) => {
                 // What was never sent has no answer to wait for.
                 if let Some(line) = sent {
@@ -91,6 +104,17 @@ impl Context<'_> {
             }
         }
     }
+}
+
+/// A key of somebody else that was erased, with all that its owner needs to register it again. It is public.
+fn lost(holder: &str, key: &Credential) -> Json {
+    json!({
+        "holder": holder,
+        "key_id": key.key_id(),
+        "display_name": key.display_name(),
+        "thumbprint": key.thumbprint(),
+        "certificate": key.certificate().map(|der| STANDARD.encode(der)),
+    })
 }
 
 fn other_tenant(planned: &str, configured: &str) -> Trouble {
@@ -155,6 +179,19 @@ fn same_way(before: &HybridObjects, now: &HybridObjects, tenant_id: Option<&str>
     Some(Evidence { check: "way_to_entra".to_owned(), target: "way to Entra".to_owned(), result, detail })
 }
 
+/// The longest that a look waits because the tenant asks for it: a date may come near meanwhile.
+const LONGEST_PAUSE: Duration = Duration::from_secs(15 * 60);
+
+/// How long the tenant, which could not be read, asks to be left alone.
+pub(super) fn asked_pause(seen: &Snapshot) -> Option<Duration> {
+    match &seen.tenant {
+        Some(Tenant::Unreachable { retry_after_seconds: Some(seconds), .. }) => {
+            Some(Duration::from_secs(*seconds).min(LONGEST_PAUSE))
+        }
+        _ => None,
+    }
+}
+
 /// What it means that the tenant could not be read.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Unread {
@@ -188,7 +225,7 @@ fn judge(tenant: Option<&Tenant>, new: &Thumbprint, unread: Unread) -> (CheckRes
     };
     match tenant {
         None => not_read("this worker has no credentials for the tenant".to_owned()),
-        Some(Tenant::Unreachable { trouble }) => not_read(trouble.message.clone()),
+        Some(Tenant::Unreachable { trouble, .. }) => not_read(trouble.message.clone()),
         Some(Tenant::Read { application: None, .. }) => (CheckResult::Failed, "the application is gone".to_owned()),
         Some(Tenant::Read { application: Some(application), .. }) => match application.key_of(new) {
             Some(_) => (CheckResult::Passed, format!("holds {}", new.short())),
@@ -245,7 +282,7 @@ mod tests {
 
     #[test]
     fn a_tenant_that_cannot_be_read_stands_against_publication_only() {
-        let unreachable = Tenant::Unreachable { trouble: Trouble::new("x", "no way", "y") };
+        let unreachable = Tenant::Unreachable { trouble: Trouble::new("x", "no way", "y"), retry_after_seconds: None };
         assert_eq!(judge(Some(&unreachable), &new(), Unread::Fails).0, CheckResult::Failed);
         assert_eq!(judge(Some(&unreachable), &new(), Unread::NotMade).0, CheckResult::NotMade);
         assert_eq!(judge(None, &new(), Unread::Fails).0, CheckResult::Failed);

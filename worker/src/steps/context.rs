@@ -8,11 +8,12 @@ use domain::{
 };
 use psrp::Command;
 use serde_json::{Value as Json, json};
+use tokio_util::sync::CancellationToken;
 
 use super::{Ended, Result, StepError, no_effect};
 use crate::{
     Managed, Worker,
-    connectors::{Answer, Endpoint, Session},
+    connectors::{Answer, Endpoint, Session, cloud::Cloud},
     discovery, exchange,
     lease::Lease,
 };
@@ -29,11 +30,18 @@ pub(crate) struct Context<'a> {
     pub(super) worker: &'a Worker,
     pub(super) claimed: &'a ClaimedStep,
     pub(super) managed: &'a Managed,
+    /// The tenant's way; none without credentials for it. It waits for nothing when the worker stops.
+    pub(super) tenant: Option<Cloud>,
     lease: &'a Lease,
 }
 
 impl<'a> Context<'a> {
-    pub(super) fn new(worker: &'a Worker, claimed: &'a ClaimedStep, lease: &'a Lease) -> Result<Self> {
+    pub(super) fn new(
+        worker: &'a Worker,
+        claimed: &'a ClaimedStep,
+        lease: &'a Lease,
+        stop: &CancellationToken,
+    ) -> Result<Self> {
         let organization = &claimed.run.renewal.organization_id;
         let managed = worker.managed(organization).ok_or_else(|| {
             StepError::Retry(Trouble::new(
@@ -42,7 +50,8 @@ impl<'a> Context<'a> {
                 "Configure it again, or cancel the renewal",
             ))
         })?;
-        Ok(Self { worker, claimed, managed, lease })
+        let tenant = managed.cloud.as_ref().map(|cloud| cloud.until(stop.clone()));
+        Ok(Self { worker, claimed, managed, tenant, lease })
     }
 
     pub(super) fn step(&self) -> &Step {
@@ -108,7 +117,7 @@ impl<'a> Context<'a> {
 
     /// Looks at the whole organization.
     pub(super) async fn look(&self) -> Result<Snapshot> {
-        Ok(discovery::look(self.worker, self.managed).await?)
+        Ok(discovery::look(self.worker, self.managed, self.tenant.as_ref()).await?)
     }
 
     /// An effective date of now, by the clock of the server that is most ahead: a date that is in the past when it arrives is refused (domain.md 6.4).

@@ -3,7 +3,7 @@
 use db::Purpose;
 use domain::{Plan, Snapshot, Trouble, planning};
 
-use super::{Context, Ended, Result, StepError};
+use super::{Context, Ended, Result, StepError, cloud::asked_pause};
 use crate::{discovery, exchange, hybrid};
 
 /// Tries before a refusal, for what may pass by itself.
@@ -12,8 +12,8 @@ const PATIENCE: i32 = 5;
 pub(super) async fn run(context: &Context<'_>) -> Result<Ended> {
     match prepare(context).await {
         Ok((snapshot, Ok(plan))) => store(context, &snapshot, &plan).await,
-        Ok((_, Err(trouble))) if may_pass(&trouble) && context.step().failures < PATIENCE => {
-            Err(StepError::Retry(trouble))
+        Ok((snapshot, Err(trouble))) if may_pass(&trouble) && context.step().failures < PATIENCE => {
+            Err(StepError::not_before(trouble, asked_pause(&snapshot)))
         }
         Ok((snapshot, Err(trouble))) => refuse(context, Some(&snapshot), &trouble).await,
         Err(StepError::Retry(trouble)) if context.step().failures < PATIENCE => Err(StepError::Retry(named(trouble))),

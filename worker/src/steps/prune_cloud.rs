@@ -1,13 +1,16 @@
 //! Take keys out of the tenant: the old one of the application and those of the shared principal at the end of a run, the new one when a run is taken back.
 
-use db::StepEnd;
-use domain::{Outcome, Phase, Thumbprint, Trouble, plan::How};
+use db::{Purpose, StepEnd};
+use domain::{Outcome, Phase, Tenant, Thumbprint, Trouble, plan::How};
 
 use super::{Context, Ended, Result, StepError, context::STAYS_STAGED};
 use crate::{
     connectors::cloud::{Change, Changed, Holder},
     exchange,
 };
+
+/// After so many attempts a key that was seen before and is not shown any more is believed to be gone.
+const BELIEVED: i32 = 3;
 
 /// The old key of the dedicated application.
 pub(super) async fn run(context: &Context<'_>) -> Result<Ended> {
@@ -16,8 +19,9 @@ pub(super) async fn run(context: &Context<'_>) -> Result<Ended> {
     };
     let leaving: Vec<&Thumbprint> = planned.keys_removed.iter().filter_map(|key| key.thumbprint.as_ref()).collect();
     check_unused(context, &leaving).await?;
-    let key_ids = planned.keys_removed.iter().map(|key| key.key_id.clone()).collect();
-    let changed = context.change_keys(&planned.holder(), &Change::Remove { key_ids }).await?;
+    let key_ids: Vec<String> = planned.keys_removed.iter().map(|key| key.key_id.clone()).collect();
+    let beside = seen_beside(context, &key_ids).await?;
+    let changed = context.change_keys(&planned.holder(), &Change::Remove { key_ids, beside }).await?;
     Ok(pruned(&changed))
 }
 
@@ -28,7 +32,8 @@ pub(super) async fn purge(context: &Context<'_>) -> Result<Ended> {
     };
     let holder = Holder::ServicePrincipal(shared.object_id.clone());
     let key_ids = shared.keys.iter().map(|key| key.key_id.clone()).collect();
-    let changed = context.change_keys(&holder, &Change::Remove { key_ids }).await?;
+    // Kept entries get other ids there with each change.
+    let changed = context.change_keys(&holder, &Change::Remove { key_ids, beside: Vec::new() }).await?;
     Ok(Ended::With(StepEnd::Done(Outcome::PurgedSharedPrincipal { removed: removed(&changed) })))
 }
 
@@ -46,11 +51,27 @@ pub(super) async fn take_back(context: &Context<'_>) -> Result<Ended> {
     }
     check_unused(context, &[&new]).await?;
     let holder = planned.holder();
-    let held = context.cloud()?.keys(&holder).await?;
+    let held = context.cloud()?.settled_keys(&holder).await?;
     let ours = held.iter().filter(|key| key.thumbprint().as_ref() == Some(&new));
-    let key_ids = ours.map(|key| key.key_id().to_owned()).collect();
-    let changed = context.change_keys(&holder, &Change::Remove { key_ids }).await?;
+    let key_ids: Vec<String> = ours.map(|key| key.key_id().to_owned()).collect();
+    let beside = seen_beside(context, &key_ids).await?;
+    let changed = context.change_keys(&holder, &Change::Remove { key_ids, beside }).await?;
     Ok(pruned(&changed))
+}
+
+/// The other keys of the application, as the run has seen them last: a list that lacks one comes from a replica that is behind, until it was asked for
+/// often enough. Then its owner has taken it out.
+async fn seen_beside(context: &Context<'_>, leaving: &[String]) -> Result<Vec<String>> {
+    if context.step().failures >= BELIEVED {
+        return Ok(Vec::new());
+    }
+    let renewal = context.claimed.run.renewal.id;
+    let last = context.worker.db.read(async |tx| tx.snapshot_of(renewal, Purpose::Check).await).await?;
+    let Some(Tenant::Read { application: Some(application), .. }) = last.and_then(|seen| seen.tenant) else {
+        return Ok(Vec::new());
+    };
+    let ids = application.keys.into_iter().map(|key| key.key_id);
+    Ok(ids.filter(|id| !leaving.iter().any(|one| one.eq_ignore_ascii_case(id))).collect())
 }
 
 /// Nothing may sign any more with a key that is taken out.

@@ -1,5 +1,7 @@
 //! Make the new certificate the current one. While nobody has approved that, keep Exchange from doing it by itself.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use db::{Purpose, StepEnd};
 use domain::{
@@ -11,7 +13,7 @@ use domain::{
 
 use super::{
     Context, Ended, Result, StepError,
-    cloud::{Unread, as_approved, key_in_entra},
+    cloud::{Unread, as_approved, asked_pause, key_in_entra},
     context::foreign_change,
     evidence,
     stage::{REPLICATION, in_window},
@@ -49,7 +51,7 @@ async fn what_lacked_it(context: &Context<'_>) -> Result<Vec<Evidence>> {
     Ok(lacking)
 }
 
-async fn publish(context: &Context<'_>, session: &mut Session, missing: Option<Trouble>) -> Result<Ended> {
+async fn publish(context: &Context<'_>, session: &mut Session, missing: Option<Missing>) -> Result<Ended> {
     let (place, seen) = context.place(session, context.pinned()?).await?;
     if place >= Place::Published {
         return settle(context, session).await;
@@ -57,15 +59,15 @@ async fn publish(context: &Context<'_>, session: &mut Session, missing: Option<T
     match (context.claimed.permit, missing) {
         // Nothing of this run is announced: what is next there, if anything, is not to be published or replaced.
         (Permit::Run, None) if place != Place::Staged => Err(StepError::Attention(foreign_change(&seen))),
-        (Permit::Run, Some(trouble)) if place != Place::Staged => Err(StepError::Retry(trouble)),
+        (Permit::Run, Some(missing)) if place != Place::Staged => Err(missing.told()),
         (Permit::Guard | Permit::Park, _) if place != Place::Staged => Ok(guard_again(context, &seen, None)),
         (Permit::Run, None) => match too_early(context)? {
             Some(at) => Ok(Ended::With(StepEnd::Again { at, so_far: None })),
             None => go(context, session).await,
         },
-        (Permit::Run, Some(trouble)) => {
-            postpone_if_near(context, session, &seen, &trouble.message).await?;
-            Err(StepError::Retry(trouble))
+        (Permit::Run, Some(missing)) => {
+            postpone_if_near(context, session, &seen, &missing.trouble.message).await?;
+            Err(missing.told())
         }
         (Permit::Guard | Permit::Park, _) => {
             let so_far = postpone_if_near(context, session, &seen, why_guarded(context)).await?;
@@ -101,7 +103,7 @@ async fn settle(context: &Context<'_>, session: &mut Session) -> Result<Ended> {
 
 /// What is missing before it may be published: every planned server must hold the certificate with a usable key, and Entra the key of a hybrid
 /// one, beside the old one, where servers look for it.
-async fn incomplete(context: &Context<'_>) -> Result<Option<Trouble>> {
+async fn incomplete(context: &Context<'_>) -> Result<Option<Missing>> {
     let snapshot = look(context).await?;
     let mut missing = lacking(context, &snapshot)?;
     let renewal = context.claimed.run.renewal.id;
@@ -110,11 +112,32 @@ async fn incomplete(context: &Context<'_>) -> Result<Option<Trouble>> {
     if missing.is_empty() {
         return Ok(None);
     }
-    Ok(Some(Trouble::new(
+    let trouble = Trouble::new(
         "matrix_incomplete",
         format!("Not everything is ready for the new certificate: {}", listed(&missing)),
-        "Repair what is named; the publication is tried again by itself. Or cancel",
-    )))
+        how_to_repair(&missing),
+    );
+    Ok(Some(Missing { trouble, not_before: asked_pause(&snapshot) }))
+}
+
+/// What is missing, and how long the tenant asks to be left alone, if that is why it is not known.
+struct Missing {
+    trouble: Trouble,
+    not_before: Option<Duration>,
+}
+
+impl Missing {
+    fn told(self) -> StepError {
+        StepError::not_before(self.trouble, self.not_before)
+    }
+}
+
+/// The run itself does not go back to Entra: a key that is missing there was taken out by somebody, who may have had a reason.
+fn how_to_repair(missing: &[Evidence]) -> String {
+    let in_entra = missing.iter().any(|one| matches!(one.check.as_str(), "key_in_entra" | "old_key_in_entra"));
+    let entra = "A key that Entra lacks: find out who has taken it out; if it belongs there, upload its public certificate again beside the others (GET /v1/renewals/{id}/certificate, or of the old one Export-Certificate on a server; Entra admin center > App registrations > the application > Certificates & secrets). ";
+    let first = if in_entra { entra } else { "" };
+    format!("{first}Repair what is named; the publication is tried again by itself. Or cancel")
 }
 
 async fn look(context: &Context<'_>) -> Result<Snapshot> {

@@ -102,15 +102,16 @@ async fn sharing_epr(session: &mut Session, name: &str) -> Result<Option<String>
 /// Every server shows the new key under its own name and asks Exchange Online to let it in: the server that runs the session is the one that signs.
 async fn from_servers(context: &Context<'_>, snapshot: &Snapshot) -> Result<Vec<Evidence>> {
     let servers = context.plan()?.servers.iter().filter(|server| evidence::answers(snapshot, &server.fqdn));
-    let asked = stream::iter(servers)
-        .map(|server| async move { [evidence::metadata(context, server).await, to_cloud(context, server).await] });
+    let asked = stream::iter(servers).map(|server| async move {
+        [evidence::metadata(context, server).await, to_cloud(context, snapshot, server).await]
+    });
     let asked: Vec<[Evidence; 2]> = asked.buffered(AT_ONCE).collect().await;
     Ok(asked.into_iter().flatten().collect())
 }
 
-async fn to_cloud(context: &Context<'_>, server: &PlannedServer) -> Evidence {
+async fn to_cloud(context: &Context<'_>, snapshot: &Snapshot, server: &PlannedServer) -> Evidence {
     let told = |result, detail: String| told("oauth_to_cloud", &server.fqdn, result, detail);
-    let (target, mailbox) = match way_to_cloud(context) {
+    let (target, mailbox) = match way_to_cloud(context, snapshot) {
         Ok(way) => way,
         Err(why) => return told(CheckResult::NotMade, why),
     };
@@ -132,13 +133,19 @@ async fn to_cloud(context: &Context<'_>, server: &PlannedServer) -> Evidence {
 }
 
 /// Where the servers are let in, and the mailbox that is used for the test.
-fn way_to_cloud<'a>(context: &'a Context<'_>) -> std::result::Result<(String, &'a str), String> {
+fn way_to_cloud<'a>(context: &'a Context<'_>, snapshot: &Snapshot) -> std::result::Result<(String, &'a str), String> {
     let no_plan = |_| "the plan has no cloud half".to_owned();
     match &context.planned_cloud().map_err(no_plan)?.how {
-        How::ByHand { .. } => Err("no mailbox for it is configured: a person runs Test-OAuthConnectivity".to_owned()),
+        How::ByHand { test_mailbox: Some(mailbox), .. } => {
+            let objects = snapshot.on_premises_hybrid.as_ref().ok_or("the hybrid objects were not read")?;
+            Ok((objects.exchange_online_address(), mailbox))
+        }
+        How::ByHand { test_mailbox: None, .. } => {
+            Err("no mailbox for it is configured: a person runs Test-OAuthConnectivity".to_owned())
+        }
         How::Automatic { test_mailbox: None, .. } => Err("test_mailbox is not configured".to_owned()),
         How::Automatic { test_mailbox: Some(mailbox), .. } => {
-            let cloud = context.managed.cloud.as_ref().ok_or("this worker has no credentials for the tenant")?;
+            let cloud = context.tenant.as_ref().ok_or("this worker has no credentials for the tenant")?;
             Ok((format!("{}ews/exchange.asmx", cloud.endpoints().exchange_online), mailbox))
         }
     }
@@ -151,7 +158,7 @@ async fn from_cloud(context: &Context<'_>, snapshot: &Snapshot) -> Result<Vec<Ev
         return Ok(not_made("Exchange Online is not asked"));
     };
     let Some(mailbox) = cloud_test_mailbox else { return Ok(not_made("cloud_test_mailbox is not configured")) };
-    let Some(cloud) = &context.managed.cloud else {
+    let Some(cloud) = &context.tenant else {
         return Ok(not_made("this worker has no credentials for the tenant"));
     };
     let ways = ways_to_servers(snapshot.tenant.as_ref());

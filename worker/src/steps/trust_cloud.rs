@@ -115,7 +115,7 @@ async fn accepted(context: &Context<'_>, planned: &Automatic<'_>) -> Result<Acce
     })?;
     for proof in 0..PROOFS {
         if proof > 0 {
-            tokio::time::sleep(context.worker.timeline.shrink(pause()).to_std().unwrap_or_default()).await;
+            context.cloud()?.let_pass(ACCEPTANCE_PAUSE).await?;
         }
         if let Acceptance::NotYet(trouble) = context.cloud()?.accepts(&planned.application.app_id, &signer).await? {
             return Ok(Accepted::NotYet(trouble));

@@ -196,7 +196,7 @@ fn what_the_tenant_stands_against_is_known_before_anything_is_made() {
     assert!(refused.action.contains("365"), "{refused}");
     assert!(made(automatic(), with(|_, _, longest| *longest = Some(1826))).is_ok());
     let trouble = Trouble::new("key_not_registered", "AADSTS700027: the key was not found", "Register it");
-    let unreachable = Some(Tenant::Unreachable { trouble: trouble.clone() });
+    let unreachable = Some(Tenant::Unreachable { trouble: trouble.clone(), retry_after_seconds: None });
     assert_eq!(made(automatic(), |_, _, snapshot| snapshot.tenant = unreachable).unwrap_err(), trouble);
     assert_eq!(made(automatic(), |_, _, snapshot| snapshot.tenant = None).unwrap_err().code, "tenant_not_read");
 }
@@ -382,4 +382,29 @@ fn approvers_see_that_the_life_of_keys_could_not_be_read_and_only_that() {
     assert_eq!(codes(&plan), ["key_lifetime_not_checked"]);
     assert!(plan.findings[0].message.contains("Policy.Read.All"), "{:?}", plan.findings);
     assert_eq!(plan.digest(), unread("refused, request 2").digest());
+}
+
+/// An operator has skipped `prune_cloud` in the renewal before.
+#[test]
+fn a_key_that_an_earlier_run_has_left_is_told_and_taken_out() {
+    let left = |display_name: Option<&str>, begun: i64| CloudKey {
+        display_name: display_name.map(str::to_owned),
+        not_before: Some(now() - TimeDelta::days(begun)),
+        ..key("left", 'D')
+    };
+    let plan_with = |left: CloudKey| {
+        let change = with(|application, _, _| application.as_mut().unwrap().keys.push(left));
+        made(automatic(), change).unwrap()
+    };
+    let named = Some("Microsoft Exchange Server Auth Certificate 2021-11-01");
+    let plan = plan_with(left(named, 3600));
+    assert_eq!(codes(&plan), ["cloud_key_given_up"]);
+    assert!(plan.findings[0].message.contains(thumbprint('D').as_str()));
+    assert!(lines_of(&plan, StepKind::PruneCloud)[0].1.ends_with("1 kept + <new thumbprint>, without key-of-a, left"));
+    // Somebody else's, or newer than what signs today: nobody knows what it is for.
+    for other in [left(Some("Mailbox migration"), 3600), left(None, 3600), left(named, 10)] {
+        let plan = plan_with(other);
+        assert_eq!(codes(&plan), [""; 0]);
+        assert!(lines_of(&plan, StepKind::PruneCloud)[0].1.ends_with("without key-of-a"));
+    }
 }

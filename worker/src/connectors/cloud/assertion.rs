@@ -40,8 +40,8 @@ pub enum InvalidSigner {
     /// The certificate cannot be read.
     #[error("the certificate cannot be read: {0}")]
     Certificate(String),
-    /// The key cannot be read. Why is not told: a message could show a part of it.
-    #[error("the private key cannot be read: it must be RSA, in PEM form, unencrypted")]
+    /// The key cannot be read, or is too short to be trusted. Why is not told: a message could show a part of it.
+    #[error("the private key cannot be used: it must be RSA with 2048 to 8192 bits, in PEM form, unencrypted")]
     Key,
     /// They do not belong together.
     #[error("the private key belongs to another certificate than {0}")]

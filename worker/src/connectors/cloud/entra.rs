@@ -1,13 +1,15 @@
 //! Tokens of Entra by client credentials, and what its refusals mean (cloud.md 1.5).
 
-use std::time::Duration;
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::{Thumbprint, Trouble};
 use reqwest::header::{ACCEPT, CONNECTION, CONTENT_TYPE};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
-use tokio::sync::Mutex;
 
 use super::{
     Cloud, CloudError, Failure, Signer,
@@ -29,11 +31,18 @@ pub enum Scope {
     ExchangeOnline,
 }
 
-/// The tokens that are held, one for each scope. Whoever asks while one is being fetched waits for that one.
+/// The tokens that are held, one for each scope.
 #[derive(Default)]
 pub(super) struct Tokens {
-    graph: Mutex<Option<Token>>,
-    exchange_online: Mutex<Option<Token>>,
+    graph: Slot,
+    exchange_online: Slot,
+}
+
+/// One fetches a token. Whoever asks meanwhile waits for that one, unless the token that is held still stands.
+#[derive(Default)]
+struct Slot {
+    held: Mutex<Option<Token>>,
+    fetching: tokio::sync::Mutex<()>,
 }
 
 #[derive(Clone)]
@@ -69,7 +78,7 @@ struct Denied {
 }
 
 impl Tokens {
-    fn of(&self, scope: Scope) -> &Mutex<Option<Token>> {
+    fn of(&self, scope: Scope) -> &Slot {
         match scope {
             Scope::Graph => &self.graph,
             Scope::ExchangeOnline => &self.exchange_online,
@@ -77,29 +86,51 @@ impl Tokens {
     }
 }
 
+impl Slot {
+    fn lock(&self) -> MutexGuard<'_, Option<Token>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The token that is held, if it stands as long as it is to.
+    fn standing(&self, stands: impl Fn(&Token) -> bool) -> Option<SecretString> {
+        self.lock().as_ref().filter(|token| stands(token)).map(|token| token.value.clone())
+    }
+}
+
 impl Cloud {
     /// A token for one of the services, fetched when there is none that stands long enough.
     pub(super) async fn token(&self, scope: Scope) -> Result<SecretString> {
-        let mut held = self.shared.tokens.of(scope).lock().await;
-        let now = self.now();
-        if let Some(token) = held.as_ref().filter(|token| now < token.refresh_at) {
-            return Ok(token.value.clone());
+        let slot = self.shared.tokens.of(scope);
+        if let Some(token) = slot.standing(|token| self.now() < token.refresh_at) {
+            return Ok(token);
+        }
+        let _fetching = match slot.fetching.try_lock() {
+            Ok(fetching) => fetching,
+            Err(_) => {
+                if let Some(token) = slot.standing(|token| self.now() < token.ends_at) {
+                    return Ok(token);
+                }
+                slot.fetching.lock().await
+            }
+        };
+        if let Some(token) = slot.standing(|token| self.now() < token.refresh_at) {
+            return Ok(token);
         }
         let credentials = &self.shared.credentials;
         let fetched = self
             .patiently(async || self.request_token(&credentials.client_id, &credentials.signer, scope, false).await)
             .await;
-        match (fetched, held.as_ref()) {
-            (Ok(token), _) => Ok(held.insert(token).value.clone()),
+        match fetched {
+            Ok(token) => Ok(slot.lock().insert(token).value.clone()),
             // Early is early: what stands still is used while the service has trouble.
-            (Err(error), Some(token)) if error.may_pass() && self.now() < token.ends_at => Ok(token.value.clone()),
-            (Err(error), _) => Err(error),
+            Err(error) if error.may_pass() => slot.standing(|token| self.now() < token.ends_at).ok_or(error),
+            Err(error) => Err(error),
         }
     }
 
     /// Forgets a token that a service did not take.
-    pub(super) async fn forget_token(&self, scope: Scope, refused: &SecretString) {
-        let mut held = self.shared.tokens.of(scope).lock().await;
+    pub(super) fn forget_token(&self, scope: Scope, refused: &SecretString) {
+        let mut held = self.shared.tokens.of(scope).lock();
         if held.as_ref().is_some_and(|token| token.value.expose_secret() == refused.expose_secret()) {
             *held = None;
         }
@@ -255,8 +286,8 @@ pub(crate) const ACCEPTANCE_PAUSE: Duration = Duration::from_secs(5);
 #[cfg(test)]
 impl Cloud {
     /// Holds a token that was fetched earlier.
-    pub(super) async fn hold(&self, scope: Scope, value: &str, refresh_at: DateTime<Utc>, ends_at: DateTime<Utc>) {
-        *self.shared.tokens.of(scope).lock().await = Some(Token { value: value.into(), refresh_at, ends_at });
+    pub(super) fn hold(&self, scope: Scope, value: &str, refresh_at: DateTime<Utc>, ends_at: DateTime<Utc>) {
+        *self.shared.tokens.of(scope).lock() = Some(Token { value: value.into(), refresh_at, ends_at });
     }
 }
 

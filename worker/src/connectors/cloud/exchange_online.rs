@@ -28,12 +28,10 @@ const REDIRECTS: usize = 5;
 /// How many pages of an answer are read at most: a million objects.
 const PAGES: usize = 1000;
 
-/// A cmdlet with its parameters.
+/// A cmdlet with its parameters. All of them only read, and may be tried again.
 struct Cmdlet {
     name: &'static str,
     parameters: Map<String, Json>,
-    /// Only what changes nothing is tried again by itself.
-    reads: bool,
 }
 
 /// Where the front door has sent us to, and what it gave us to show there.
@@ -78,18 +76,6 @@ pub struct OnlineConnector {
     pub discovery_endpoint: Option<String>,
     /// `TargetSharingEpr`.
     pub target_sharing_epr: Option<String>,
-}
-
-/// The on-premises organization as Exchange Online knows it.
-#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
-#[serde(rename_all = "PascalCase", default)]
-pub struct OnPremisesOrganization {
-    /// `OrganizationGuid`.
-    pub organization_guid: String,
-    /// `OrganizationName`.
-    pub organization_name: Option<String>,
-    /// `HybridDomains`.
-    pub hybrid_domains: Vec<String>,
 }
 
 /// What `Test-OAuthConnectivity` asks for on-premises.
@@ -168,12 +154,8 @@ pub(super) fn default_anchor(tenant: &str) -> String {
 }
 
 impl Cmdlet {
-    fn reads(name: &'static str) -> Self {
-        Self { name, parameters: Map::new(), reads: true }
-    }
-
-    fn changes(name: &'static str) -> Self {
-        Self { reads: false, ..Self::reads(name) }
+    fn new(name: &'static str) -> Self {
+        Self { name, parameters: Map::new() }
     }
 
     fn with(mut self, name: &str, value: impl Into<Json>) -> Self {
@@ -185,31 +167,17 @@ impl Cmdlet {
 impl Cloud {
     /// `Get-OrganizationRelationship`.
     pub async fn online_relationships(&self) -> Result<Vec<OnlineRelationship>> {
-        self.objects(Cmdlet::reads("Get-OrganizationRelationship")).await
+        self.objects(Cmdlet::new("Get-OrganizationRelationship")).await
     }
 
     /// `Get-IntraOrganizationConnector`.
     pub async fn online_connectors(&self) -> Result<Vec<OnlineConnector>> {
-        self.objects(Cmdlet::reads("Get-IntraOrganizationConnector")).await
-    }
-
-    /// `Get-OnPremisesOrganization`.
-    pub async fn on_premises_organizations(&self) -> Result<Vec<OnPremisesOrganization>> {
-        self.objects(Cmdlet::reads("Get-OnPremisesOrganization")).await
-    }
-
-    /// `Set-OrganizationRelationship`, which answers nothing: read it back.
-    pub async fn set_online_relationship(&self, name: &str, change: &BTreeMap<&str, Json>) -> Result<()> {
-        let mut cmdlet = Cmdlet::changes("Set-OrganizationRelationship").with("Identity", name);
-        for (parameter, value) in change {
-            cmdlet = cmdlet.with(parameter, value.clone());
-        }
-        self.invoke(&cmdlet).await.map(drop)
+        self.objects(Cmdlet::new("Get-IntraOrganizationConnector")).await
     }
 
     /// `Test-OAuthConnectivity`: whether Exchange Online is let in on-premises.
     pub(crate) async fn test_from_cloud(&self, test: &OnlineTest<'_>) -> Result<Tested> {
-        let cmdlet = Cmdlet::reads("Test-OAuthConnectivity")
+        let cmdlet = Cmdlet::new("Test-OAuthConnectivity")
             .with("Service", test.service.as_str())
             .with("TargetUri", test.target)
             .with("Mailbox", test.mailbox)
@@ -242,11 +210,7 @@ impl Cloud {
         let mut written = Vec::new();
         let mut seen = Vec::new();
         loop {
-            let page = if cmdlet.reads {
-                self.patiently(async || self.page(cmdlet, &url, &body).await).await
-            } else {
-                self.page(cmdlet, &url, &body).await
-            };
+            let page = self.patiently(async || self.page(cmdlet, &url, &body).await).await;
             let page =
                 page.map_err(|error| if seen.is_empty() { error } else { cut_off(cmdlet, seen.len(), error) })?;
             if let Some(error) = page.errors.first() {
@@ -281,7 +245,7 @@ impl Cloud {
             if reply.status != StatusCode::UNAUTHORIZED || replaced {
                 return Err(failed(cmdlet, &reply));
             }
-            self.forget_token(Scope::ExchangeOnline, &token).await;
+            self.forget_token(Scope::ExchangeOnline, &token);
             replaced = true;
         }
     }
@@ -489,7 +453,7 @@ mod tests {
     use super::*;
 
     fn cmdlet() -> Cmdlet {
-        Cmdlet::reads("Get-OrganizationRelationship")
+        Cmdlet::new("Get-OrganizationRelationship")
     }
 
     #[test]

@@ -3,17 +3,15 @@
 use std::fmt;
 
 use chrono::{DateTime, Utc};
-use domain::Thumbprint;
 use reqwest::{Method, StatusCode, Url};
 use serde::{Deserialize, de::DeserializeOwned};
-use serde_json::{Value as Json, json};
+use serde_json::Value as Json;
 
 use super::{
-    Cloud, CloudError, Credential, Difference, Failure, KeyLifetime, Scope,
+    Cloud, CloudError, Credential, Failure, KeyLifetime, Scope,
     assertion::redact,
     error::Result,
     http::{Reply, send},
-    keys::{desired, difference, key_id_of, same_id},
     policy::{OwnPolicy, TenantPolicy, key_lifetime},
     well_known,
 };
@@ -62,51 +60,6 @@ pub struct Principal {
     pub key_credentials: Vec<Credential>,
 }
 
-/// What is to become of a holder's keys. Everything that is not named stays as it is.
-#[derive(Clone, Debug)]
-pub enum Change {
-    /// A certificate's public key beside the others.
-    Add {
-        /// X.509, DER.
-        certificate_der: Vec<u8>,
-        /// What people see it by.
-        display_name: String,
-        /// Key ids that must be there before: a read that lacks one is stale, or somebody has removed it.
-        beside: Vec<String>,
-    },
-    /// These keys, by their ids, are to go.
-    Remove {
-        /// Key ids.
-        key_ids: Vec<String>,
-    },
-}
-
-/// What a change came to.
-#[derive(Clone, Debug)]
-pub struct Changed {
-    /// Whether everything was already so, and nothing was sent.
-    pub already: bool,
-    /// The keys before.
-    pub before: Vec<Credential>,
-    /// The keys after.
-    pub after: Vec<Credential>,
-}
-
-/// Why a change was not made.
-#[derive(Debug)]
-pub enum ChangeError<E> {
-    /// The intent could not be put on record: nothing was sent.
-    Intent(E),
-    /// The tenant.
-    Cloud(CloudError),
-}
-
-impl<E> From<CloudError> for ChangeError<E> {
-    fn from(error: CloudError) -> Self {
-        Self::Cloud(error)
-    }
-}
-
 #[derive(Deserialize)]
 struct List<T> {
     value: Vec<T>,
@@ -130,61 +83,10 @@ struct Said {
 }
 
 impl Holder {
-    fn path(&self) -> String {
+    pub(super) fn path(&self) -> String {
         match self {
             Self::Application(id) => format!("applications/{id}"),
             Self::ServicePrincipal(id) => format!("servicePrincipals/{id}"),
-        }
-    }
-}
-
-impl Change {
-    fn added(&self) -> Option<Credential> {
-        match self {
-            Self::Add { certificate_der, display_name, .. } => Some(Credential::new(certificate_der, display_name)),
-            Self::Remove { .. } => None,
-        }
-    }
-
-    fn removed(&self) -> &[String] {
-        match self {
-            Self::Add { .. } => &[],
-            Self::Remove { key_ids } => key_ids,
-        }
-    }
-
-    /// Whether there is nothing to do.
-    fn is_made(&self, held: &[Credential]) -> bool {
-        match self {
-            Self::Add { certificate_der, .. } => {
-                let ours = Thumbprint::of_der(certificate_der);
-                held.iter().any(|credential| credential.thumbprint().as_ref() == Some(&ours))
-            }
-            Self::Remove { key_ids } => !held.iter().any(|c| key_ids.iter().any(|id| same_id(id, c.key_id()))),
-        }
-    }
-
-    /// The first key that must be there and is not.
-    fn lacks(&self, held: &[Credential]) -> Option<&str> {
-        let Self::Add { beside, .. } = self else { return None };
-        beside.iter().find(|id| !held.iter().any(|c| same_id(id, c.key_id()))).map(String::as_str)
-    }
-
-    /// Whether this and nothing else has changed.
-    fn is(&self, seen: &Difference, before: &[Credential]) -> bool {
-        if !seen.altered.is_empty() {
-            return false;
-        }
-        match self {
-            Self::Add { certificate_der, .. } => {
-                seen.removed.is_empty()
-                    && matches!(seen.added.as_slice(), [id] if same_id(id, &key_id_of(certificate_der)))
-            }
-            Self::Remove { key_ids } => {
-                let asked = before.iter().filter(|c| key_ids.iter().any(|id| same_id(id, c.key_id())));
-                let gone = |c: &Credential| seen.removed.iter().any(|id| same_id(id, c.key_id()));
-                seen.added.is_empty() && asked.clone().all(gone) && seen.removed.len() == asked.count()
-            }
         }
     }
 }
@@ -255,121 +157,6 @@ impl Cloud {
         }
     }
 
-    /// What is sent for a change, in one line.
-    #[must_use]
-    pub fn describe(&self, holder: &Holder, change: &Change, held: usize) -> String {
-        let url = format!("{}v1.0/{}", self.endpoints().graph, holder.path());
-        match change {
-            Change::Add { certificate_der, .. } => {
-                format!("PATCH {url} keyCredentials: {held} kept + {}", Thumbprint::of_der(certificate_der))
-            }
-            Change::Remove { key_ids } => {
-                format!(
-                    "PATCH {url} keyCredentials: {} kept, without {}",
-                    held.saturating_sub(key_ids.len()),
-                    key_ids.join(", ")
-                )
-            }
-        }
-    }
-
-    /// Makes a change of keys, unless it is made already, and looks whether that and nothing else has changed.
-    ///
-    /// `intend` is called with [`Cloud::describe`] before anything is sent, each time that it is. After trouble that may pass, and after an answer that
-    /// was lost, the keys are read again first: Graph has no ETag for them, and each request replaces the whole list.
-    pub async fn change<E>(
-        &self,
-        holder: &Holder,
-        change: &Change,
-        intend: impl AsyncFn(String) -> std::result::Result<(), E>,
-    ) -> std::result::Result<Changed, ChangeError<E>> {
-        let mut tried = 0;
-        let mut sent: Option<Vec<Credential>> = None;
-        loop {
-            let held = self.keys(holder).await?;
-            if change.is_made(&held) {
-                return Ok(self.made(holder, change, sent, held)?);
-            }
-            let error = match change.lacks(&held) {
-                Some(id) => lacking(holder, id),
-                None => {
-                    let list = self.whole_list(holder, change, &held)?;
-                    intend(self.describe(holder, change, held.len())).await.map_err(ChangeError::Intent)?;
-                    let patched = self.patch(holder, &list).await;
-                    sent = Some(held.clone());
-                    match patched {
-                        Ok(()) => match self.read_back(holder, change, &held).await? {
-                            Some(after) => return Ok(Changed { already: false, before: held, after }),
-                            None => not_visible(holder),
-                        },
-                        Err(error) => error,
-                    }
-                }
-            };
-            tried += 1;
-            if !self.rest(tried, &error).await {
-                return Err(error.into());
-            }
-        }
-    }
-
-    /// It is as it should be; when something was sent before, nothing else may have changed since.
-    fn made(
-        &self,
-        holder: &Holder,
-        change: &Change,
-        sent: Option<Vec<Credential>>,
-        after: Vec<Credential>,
-    ) -> Result<Changed> {
-        let Some(before) = sent else { return Ok(Changed { already: true, before: after.clone(), after }) };
-        let seen = difference(holder, &before, &after);
-        if change.is(&seen, &before) {
-            Ok(Changed { already: false, before, after })
-        } else {
-            Err(surprise(holder, &seen))
-        }
-    }
-
-    fn whole_list(&self, holder: &Holder, change: &Change, held: &[Credential]) -> Result<Vec<Json>> {
-        desired(holder, held, change.removed(), change.added().as_ref()).map_err(|id| {
-            CloudError::refused(
-                "key_not_told",
-                format!("Graph does not tell the key of entry {id} of {holder}, so it could not be kept"),
-                "Remove that entry by hand, or leave the principal's keys as they are (skip the step)",
-            )
-        })
-    }
-
-    async fn patch(&self, holder: &Holder, list: &[Json]) -> Result<()> {
-        let body = json!({ "keyCredentials": list });
-        let reply = self.ask(Method::PATCH, self.url(&holder.path(), ""), Some(&body)).await?;
-        if reply.status.is_success() { Ok(()) } else { Err(known(failed(&reply, &holder.to_string()))) }
-    }
-
-    /// The keys when the change shows; `None` when no replica that answered has it yet.
-    async fn read_back(
-        &self,
-        holder: &Holder,
-        change: &Change,
-        before: &[Credential],
-    ) -> Result<Option<Vec<Credential>>> {
-        let mut tried = 0;
-        loop {
-            let after = self.keys(holder).await?;
-            let seen = difference(holder, before, &after);
-            if change.is(&seen, before) {
-                return Ok(Some(after));
-            }
-            if !seen.is_none() {
-                return Err(surprise(holder, &seen));
-            }
-            tried += 1;
-            if !self.rest(tried, &not_visible(holder)).await {
-                return Ok(None);
-            }
-        }
-    }
-
     async fn get<T: DeserializeOwned>(&self, path: &str, query: &str) -> Result<T> {
         let url = self.url(path, query);
         self.patiently(async || self.read(&url).await).await
@@ -400,7 +187,7 @@ impl Cloud {
     }
 
     /// One request. A token that is refused is replaced, once: nothing was done with it.
-    async fn ask(&self, method: Method, url: Url, body: Option<&Json>) -> Result<Reply> {
+    pub(super) async fn ask(&self, method: Method, url: Url, body: Option<&Json>) -> Result<Reply> {
         let mut replaced = false;
         loop {
             let token = self.token(Scope::Graph).await?;
@@ -416,12 +203,12 @@ impl Cloud {
             if reply.status != StatusCode::UNAUTHORIZED || replaced {
                 return Ok(reply);
             }
-            self.forget_token(Scope::Graph, &token).await;
+            self.forget_token(Scope::Graph, &token);
             replaced = true;
         }
     }
 
-    fn url(&self, path: &str, query: &str) -> Url {
+    pub(super) fn url(&self, path: &str, query: &str) -> Url {
         let mut url = self.shared.endpoints.graph.clone();
         url.set_path(&format!("/v1.0/{path}"));
         url.set_query((!query.is_empty()).then_some(query));
@@ -451,42 +238,8 @@ fn filter(property: &str, value: &str) -> String {
     format!("{property} eq '{quoted}'")
 }
 
-fn lacking(holder: &Holder, id: &str) -> CloudError {
-    CloudError::again(
-        "cloud_keys_changed",
-        format!("Key {id}, which the plan has seen, is not among the keys of {holder}"),
-        "If nobody has removed it, Graph answers from a stale replica: it is tried again by itself. Else cancel, and raise a new renewal, whose plan sees the keys as they are",
-    )
-}
-
-fn not_visible(holder: &Holder) -> CloudError {
-    CloudError::again(
-        "cloud_key_not_visible",
-        format!("Graph took the keys of {holder}, and does not show them yet"),
-        "Nothing to do: it is looked at again by itself",
-    )
-}
-
-fn surprise(holder: &Holder, seen: &Difference) -> CloudError {
-    let Difference { added, removed, altered } = seen;
-    CloudError::refused(
-        "cloud_keys_changed",
-        format!(
-            "Somebody else has changed the keys of {holder} at the same time: added {}, removed {}, altered {}",
-            shown(added),
-            shown(removed),
-            shown(altered)
-        ),
-        "Find out who did it and whether a key is missing now, which its owner must add again; then retry",
-    )
-}
-
-fn shown(ids: &[String]) -> String {
-    if ids.is_empty() { "none".to_owned() } else { ids.join(" and ") }
-}
-
 /// An object that is known to be there is found after a while (cloud.md 2.4).
-fn known(error: CloudError) -> CloudError {
+pub(super) fn known(error: CloudError) -> CloudError {
     match error.failure {
         Failure::NotFound => CloudError { failure: Failure::Again { after: None }, ..error },
         _ => error,
@@ -494,7 +247,7 @@ fn known(error: CloudError) -> CloudError {
 }
 
 /// What Graph's error means (cloud.md 2.4).
-fn failed(reply: &Reply, what: &str) -> CloudError {
+pub(super) fn failed(reply: &Reply, what: &str) -> CloudError {
     let said = serde_json::from_slice::<Failed>(&reply.body).unwrap_or_default().error;
     let request = said.inner.get("request-id").and_then(Json::as_str).unwrap_or_else(|| reply.header("request-id"));
     let text = redact(&said.message, None);
@@ -557,20 +310,5 @@ mod tests {
     #[test]
     fn a_value_cannot_leave_its_quotes() {
         assert_eq!(filter("displayName", "O'Neil & Söhne"), "displayName eq 'O''Neil %26 Söhne'");
-    }
-
-    #[test]
-    fn what_has_changed_besides_is_a_surprise() {
-        let der = b"new".to_vec();
-        let change = Change::Add { certificate_der: der.clone(), display_name: String::new(), beside: vec![] };
-        let seen = |added: &[&str], removed: &[&str]| {
-            let owned = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect();
-            Difference { added: owned(added), removed: owned(removed), altered: Vec::new() }
-        };
-        let ours = key_id_of(&der);
-        assert!(change.is(&seen(&[&ours], &[]), &[]));
-        assert!(!change.is(&seen(&[&ours, "b"], &[]), &[]));
-        assert!(!change.is(&seen(&[&ours], &["a"]), &[]));
-        assert!(!change.is(&seen(&["b"], &[]), &[]));
     }
 }

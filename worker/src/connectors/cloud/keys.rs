@@ -93,6 +93,13 @@ impl Credential {
         })
     }
 
+    /// In a few words, for people.
+    pub(super) fn told(&self) -> String {
+        let name = if self.display_name().is_empty() { "without a name" } else { self.display_name() };
+        let thumbprint = self.thumbprint().map(|one| format!(", certificate {one}")).unwrap_or_default();
+        format!("\"{name}\" (key {}{thumbprint})", self.key_id())
+    }
+
     fn text(&self, name: &str) -> &str {
         self.0.get(name).and_then(Json::as_str).unwrap_or_default()
     }

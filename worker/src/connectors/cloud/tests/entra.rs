@@ -1,4 +1,4 @@
-use futures_util::future::join_all;
+use futures_util::{FutureExt as _, future::join_all};
 use secrecy::ExposeSecret as _;
 use serde_json::json;
 
@@ -27,11 +27,25 @@ async fn a_token_is_replaced_before_it_ends_and_used_on_while_that_fails() {
 
     peer.fault(json!({ "on": "token", "count": 1000, "status": 503, "body": "" })).await;
     let now = Utc::now();
-    let hour = chrono::TimeDelta::hours(1);
-    cloud.hold(Scope::Graph, "stands", now - hour, now + hour).await;
+    let hour = TimeDelta::hours(1);
+    cloud.hold(Scope::Graph, "stands", now - hour, now + hour);
     assert_eq!(cloud.token(Scope::Graph).await.unwrap().expose_secret(), "stands");
-    cloud.hold(Scope::Graph, "has ended", now - hour, now - hour).await;
+    cloud.hold(Scope::Graph, "has ended", now - hour, now - hour);
     assert_eq!(cloud.token(Scope::Graph).await.unwrap_err().trouble.code, "cloud_unavailable");
+}
+
+#[tokio::test]
+async fn nobody_waits_for_a_new_token_while_the_old_one_stands() {
+    let peer = Peer::start().await;
+    let cloud = peer.cloud();
+    let (now, hour) = (Utc::now(), TimeDelta::hours(1));
+    cloud.hold(Scope::Graph, "stands", now - hour, now + hour);
+    let mut fetching = Box::pin(cloud.token(Scope::Graph));
+    assert!(futures_util::poll!(&mut fetching).is_pending());
+    let meanwhile = cloud.token(Scope::Graph).now_or_never().unwrap();
+    assert_eq!(meanwhile.unwrap().expose_secret(), "stands");
+    assert_ne!(fetching.await.unwrap().expose_secret(), "stands");
+    assert_eq!(peer.asked("token", "POST").await.len(), 1);
 }
 
 #[tokio::test]
@@ -62,7 +76,7 @@ async fn each_refusal_says_what_the_administrator_must_do() {
     assert!(!trouble.message.contains("Trace ID"));
 
     let mut late = peer.way();
-    late.timeline.virtual_origin += chrono::TimeDelta::hours(-1);
+    late.timeline.virtual_origin += TimeDelta::hours(-1);
     let signer = Signer::from_pair(&peer.own).unwrap();
     let error = Cloud::new(late).unwrap().accepts(CLIENT, &signer).await.unwrap_err();
     assert_eq!(error.trouble.code, "assertion_out_of_time");

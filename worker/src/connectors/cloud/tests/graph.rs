@@ -25,7 +25,7 @@ async fn change(cloud: &Cloud, change: &Change) -> Result<(Changed, Vec<String>)
     };
     match cloud.change(&holder(), change, intend).await {
         Ok(changed) => Ok((changed, intents.into_inner())),
-        Err(ChangeError::Cloud(error)) => Err(error),
+        Err(ChangeError::Cloud(error) | ChangeError::Lost { error, .. }) => Err(error),
         Err(ChangeError::Intent(never)) => match never {},
     }
 }
@@ -69,7 +69,7 @@ async fn only_the_old_key_is_taken_out() {
     peer.application(&[&old, &new]).await;
     let cloud = peer.cloud();
     let keys = cloud.keys(&holder()).await.unwrap();
-    let remove = Change::Remove { key_ids: vec![keys[0].key_id().to_ascii_uppercase()] };
+    let remove = Change::Remove { key_ids: vec![keys[0].key_id().to_ascii_uppercase()], beside: Vec::new() };
     let (changed, _) = change(&cloud, &remove).await.unwrap();
     assert_eq!(changed.after, keys[1..]);
     assert!(change(&cloud, &remove).await.unwrap().0.already);
@@ -246,11 +246,11 @@ async fn the_shared_principal_gives_up_old_keys_and_keeps_the_others() {
     assert_eq!(thumbprints(&principal.key_credentials), [old.thumbprint(), kept.thumbprint()]);
     let holder = Holder::ServicePrincipal(principal.id);
     let intend = async |_| Ok::<_, Infallible>(());
-    let remove = Change::Remove { key_ids: vec![principal.key_credentials[0].key_id().to_owned()] };
+    let remove = Change::Remove { key_ids: vec![principal.key_credentials[0].key_id().to_owned()], beside: Vec::new() };
     let changed = cloud.change(&holder, &remove, intend).await.unwrap();
     assert_eq!(thumbprints(&changed.after), [kept.thumbprint()]);
     let all = changed.after.iter().map(|key| key.key_id().to_owned()).collect();
-    let changed = cloud.change(&holder, &Change::Remove { key_ids: all }, intend).await.unwrap();
+    let changed = cloud.change(&holder, &Change::Remove { key_ids: all, beside: Vec::new() }, intend).await.unwrap();
     assert!(changed.after.is_empty());
 }
 

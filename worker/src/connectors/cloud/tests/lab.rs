@@ -8,12 +8,17 @@ use lab::{
     Lab, Options,
     faults::{
         Fault,
-        cloud::{CloudDisturbance, CloudRequests, CloudService, PolicyScope},
+        cloud::{CloudDisturbance, CloudRequests, CloudService, KeyChange, PolicyScope},
     },
     organization::{Permission, Region},
 };
 
-use super::{super::*, peer::pair};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    super::{change::READS, *},
+    peer::pair,
+};
 use crate::{connectivity::Verdict, connectors::Trust};
 
 async fn tenant() -> (Lab, Cloud) {
@@ -36,7 +41,12 @@ fn again(lab: &Lab) -> Cloud {
         connect_to: BTreeMap::new(),
         anchor: None,
         timeline: Timeline::real(),
-        patience: Patience { tries: 5, first: Duration::from_millis(5), longest: Duration::from_secs(3) },
+        patience: Patience {
+            tries: 5,
+            first: Duration::from_millis(5),
+            longest: Duration::from_secs(3),
+            apart: Duration::from_millis(1),
+        },
     };
     Cloud::new(way).unwrap()
 }
@@ -87,7 +97,7 @@ async fn a_key_is_added_is_accepted_when_every_replica_has_learned_of_it_and_is_
 
     let ours = changed.after.iter().find(|key| key.display_name() == "new").unwrap().key_id().to_owned();
     disturb(&lab, "PATCH", CloudDisturbance::DropAfter);
-    let gone = change(&cloud, &holder, &Change::Remove { key_ids: vec![ours] }).await;
+    let gone = change(&cloud, &holder, &Change::Remove { key_ids: vec![ours], beside: Vec::new() }).await;
     assert!(gone.is_ok(), "an answer that is lost is looked for: {gone:?}");
     lab.advance(TimeDelta::minutes(12));
     assert_eq!(cloud.keys(&holder).await.unwrap().len(), 2);
@@ -119,7 +129,6 @@ async fn exchange_online_is_read_and_asked_to_test_wherever_it_sends_us_within_i
         assert_eq!(cloud.online_relationships().await.unwrap().len(), 1);
     }
     assert_eq!(cloud.online_connectors().await.unwrap().len(), 1);
-    assert_eq!(cloud.on_premises_organizations().await.unwrap().len(), 1);
     let mailbox = lab.cloud().unwrap().cloud_test_mailbox.clone();
     for (mailbox, verdict) in [(mailbox.as_str(), Verdict::Works), ("nobody@contoso.example", Verdict::OtherMailbox)] {
         let target = "https://mail.contoso.example/EWS/Exchange.asmx";
@@ -142,4 +151,105 @@ async fn a_front_door_that_sends_us_to_others_or_round_in_circles_gets_neither_t
         assert_eq!(refused.trouble.code, "cloud_redirected", "{region:?}: {refused}");
         lab.shutdown().await;
     }
+}
+
+/// Reads of single objects show what was there before the last write, so many of them, after some that do not.
+fn stale_reads(lab: &Lab, skip: u32, times: u32) {
+    let requests = CloudRequests {
+        service: Some(CloudService::Graph),
+        method: Some("GET".to_owned()),
+        about: Some("applications/".to_owned()),
+        skip,
+        times,
+    };
+    lab.apply(Fault::Cloud { requests, disturbance: CloudDisturbance::Stale }).unwrap();
+}
+
+/// Every replica takes in what is written at once.
+fn no_lag(lab: &Lab) {
+    lab.apply(Fault::TenantLag { replica_seconds: Some(0), cache_seconds: None, write_gap_seconds: Some(0) }).unwrap();
+}
+
+fn somebody_registers_a_key(lab: &Lab) {
+    lab.apply(Fault::CloudKeys { change: KeyChange::Add }).unwrap();
+}
+
+async fn names(cloud: &Cloud, holder: &Holder) -> Vec<String> {
+    cloud.keys(holder).await.unwrap().iter().map(|key| key.display_name().to_owned()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_only_some_replicas_show_yet_is_not_erased() {
+    let (lab, cloud) = tenant().await;
+    let application = dedicated(&lab, &cloud).await;
+    let beside: Vec<String> = application.key_credentials.iter().map(|key| key.key_id().to_owned()).collect();
+    let holder = Holder::Application(application.id);
+    no_lag(&lab);
+    somebody_registers_a_key(&lab);
+    // The first read comes from a replica that is behind.
+    stale_reads(&lab, 0, 1);
+    let (add, _) = added(beside.clone());
+    change(&cloud, &holder, &add).await.unwrap();
+    assert!(names(&cloud, &holder).await.contains(&"Somebody else".to_owned()));
+
+    // And so does the last one before the list is sent.
+    somebody_registers_a_key(&lab);
+    stale_reads(&lab, READS as u32, 1);
+    let (add, _) = added(beside);
+    change(&cloud, &holder, &add).await.unwrap();
+    let left = names(&cloud, &holder).await;
+    assert_eq!(left.iter().filter(|name| *name == "Somebody else").count(), 2, "{left:?}");
+    lab.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_list_is_sent_while_replicas_disagree() {
+    let (lab, cloud) = tenant().await;
+    let holder = Holder::Application(dedicated(&lab, &cloud).await.id);
+    lab.apply(Fault::TenantLag { replica_seconds: Some(86_400), cache_seconds: None, write_gap_seconds: None })
+        .unwrap();
+    somebody_registers_a_key(&lab);
+    let (add, _) = added(Vec::new());
+    let refused = change(&cloud, &holder, &add).await.unwrap_err();
+    let ChangeError::Cloud(error) = refused else { panic!("{refused:?}") };
+    assert_eq!((error.may_pass(), error.trouble.code.as_str()), (true, "cloud_keys_unsettled"));
+    assert!(!lab.report().cloud.iter().any(|asked| asked.method == "PATCH"));
+    lab.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_no_read_had_shown_and_that_was_erased_is_told_with_its_certificate() {
+    let (lab, cloud) = tenant().await;
+    let holder = Holder::Application(dedicated(&lab, &cloud).await.id);
+    no_lag(&lab);
+    somebody_registers_a_key(&lab);
+    // Everything that is read before the list is sent is old, and one of the reads after it.
+    stale_reads(&lab, 0, READS as u32 + 1);
+    stale_reads(&lab, 1, 1);
+    let (add, _) = added(Vec::new());
+    let refused = change(&cloud, &holder, &add).await.unwrap_err();
+    let ChangeError::Lost { error, keys } = refused else { panic!("{refused:?}") };
+    assert_eq!((error.may_pass(), error.trouble.code.as_str()), (false, "cloud_key_lost"));
+    assert!(error.trouble.message.contains("\"Somebody else\""), "{error}");
+    assert_eq!(keys.len(), 1);
+    assert!(keys[0].certificate().is_some(), "its owner gets it back");
+    // When that is settled, the run goes on with the key that is there.
+    let again = change(&cloud, &holder, &add).await.unwrap();
+    assert!(again.already);
+    lab.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_would_be_waited_for_is_not_when_the_worker_stops() {
+    let (lab, cloud) = tenant().await;
+    let holder = Holder::Application(dedicated(&lab, &cloud).await.id);
+    let stop = CancellationToken::new();
+    let stopping = cloud.until(stop.clone());
+    stop.cancel();
+    let error = stopping.settled_keys(&holder).await.unwrap_err();
+    assert_eq!((error.may_pass(), error.trouble.code.as_str()), (true, "worker_stops"));
+    disturb(&lab, "GET", CloudDisturbance::Throttle(3));
+    let error = stopping.keys(&holder).await.unwrap_err();
+    assert_eq!(error.failure, Failure::Again { after: Some(Duration::from_secs(3)) });
+    lab.shutdown().await;
 }

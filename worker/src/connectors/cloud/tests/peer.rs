@@ -96,7 +96,12 @@ impl Peer {
             connect_to: hosts.iter().map(at).collect(),
             anchor: None,
             timeline: Timeline::real(),
-            patience: Patience { tries: 5, first: Duration::from_millis(5), longest: Duration::from_secs(3) },
+            patience: Patience {
+                tries: 5,
+                first: Duration::from_millis(5),
+                longest: Duration::from_secs(3),
+                apart: Duration::from_millis(1),
+            },
         }
     }
 
