@@ -65,6 +65,9 @@ async fn play(policy: Value, said: &[Say]) -> (String, Vec<String>) {
     (renewal["state"]["status"].as_str().unwrap().to_owned(), missing)
 }
 
+/// Its name, the policy, what is said, where that leaves the renewal, and what is missing.
+type Case = (&'static str, Value, Vec<Say>, &'static str, &'static [&'static str]);
+
 #[tokio::test]
 async fn the_approvals_matrix() {
     let yes = |who, status| As(who, &[], "approve", status);
@@ -73,7 +76,7 @@ async fn the_approvals_matrix() {
     let aloof = || json!({"gates": {"execute": {"exclude": ["plan_author", "executor"]}}, "executors": [CAROL.name]});
     let timed = |then: &str| json!({"gates": {"execute": {"timeout_hours": 8, "on_timeout": then}}});
     let standard = || json!({"standard": {"ticket": "required", "gates": {"execute": {"quorum": 0}}}});
-    let cases: Vec<(&str, Value, Vec<Say>, &str, &[&str])> = vec![
+    let cases: Vec<Case> = vec![
         ("nobody", two(), vec![], "awaiting_approval", &["2 more approvals"]),
         ("one of two", two(), vec![yes(BOB, 201)], "awaiting_approval", &["one more approval"]),
         ("two of two", two(), vec![yes(BOB, 201), yes(CAROL, 201)], "running", &[]),

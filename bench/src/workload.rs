@@ -75,7 +75,7 @@ impl Stage {
 
 /// Fills an empty database with so many renewals of as many organizations.
 pub(crate) async fn fill(database: &Database, db: &Db, stage: Stage, count: u64) -> anyhow::Result<()> {
-    let template = bring(db, TEMPLATE, stage).await?;
+    let template = Box::pin(bring(db, TEMPLATE, stage)).await?;
     let statements = include_str!("sql/copy.sql");
     database.run(&statements.replace(":template", &template.to_string()).replace(":count", &count.to_string())).await
 }
@@ -84,7 +84,7 @@ pub(crate) async fn fill(database: &Database, db: &Db, stage: Stage, count: u64)
 pub(crate) async fn fill_by_functions(db: &Db, stage: Stage, count: u64) -> anyhow::Result<Vec<RenewalId>> {
     let mut ids = Vec::new();
     for number in 1..=count {
-        ids.push(bring(db, &organization(number), stage).await?);
+        ids.push(Box::pin(bring(db, &organization(number), stage)).await?);
     }
     Ok(ids)
 }

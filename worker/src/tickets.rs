@@ -227,9 +227,9 @@ impl Worker {
         let requester = system.source.actor();
         let taker = Taker { by: &self.name, requester: &requester };
         let taking = async |tx: &mut db::Tx| tx.take_in(&intake, taker, now).await;
-        let taken = match self.db.write(taking).await {
+        let taken = match Box::pin(self.db.write(taking)).await {
             // Race: somebody else has raised a renewal of the organization. A second look finds it.
-            Err(error) if error.is_unique_violation() => self.db.write(taking).await?,
+            Err(error) if error.is_unique_violation() => Box::pin(self.db.write(taking)).await?,
             taken => taken?,
         };
         tell(system, &intake, &taken);
@@ -291,7 +291,7 @@ pub async fn run(worker: Arc<Worker>, stop: CancellationToken) {
 async fn keep_reading(worker: &Worker, stop: &CancellationToken) {
     while stop.run_until_cancelled(tokio::time::sleep(BEAT)).await.is_some() {
         for system in worker.tickets.systems.values() {
-            let polled = stop.run_until_cancelled(poll(worker, system)).await;
+            let polled = stop.run_until_cancelled(Box::pin(poll(worker, system))).await;
             if let Some(Err(error)) = polled {
                 error!(system = system.id, error = &error as &dyn std::error::Error, "The database fails: {error}");
             }
@@ -322,7 +322,7 @@ async fn reconcile(
     seen_until: Option<DateTime<Utc>>,
 ) -> db::Result<()> {
     let now = worker.now();
-    let since = seen_until.map_or(now - worker.timeline.stretch(FIRST_LOOK), |seen| seen - OVERLAP);
+    let since = seen_until.map_or_else(|| now - worker.timeline.stretch(FIRST_LOOK), |seen| seen - OVERLAP);
     let records = match Box::pin(system.updated(query, since, now)).await {
         Ok(records) => records,
         Err(error) => {

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use chrono::{DateTime, TimeDelta, Utc};
 use db::{Db, Kind, Page};
 use domain::{
-    Reason, Renewal, RenewalId, Request, State, Ticket, Timeline,
+    Renewal, RenewalId, Request, Ticket, Timeline,
     announcing::PublicUrl,
     outbox::{OutboxMessage, OutboxStatus},
 };
@@ -143,24 +143,8 @@ impl Post {
 
     async fn ask(&self, ticket: Option<Ticket>) -> RenewalId {
         let now = self.now();
-        let renewal = Renewal {
-            id: RenewalId(Uuid::now_v7()),
-            organization_id: contoso(),
-            requested_by: "alice".to_owned(),
-            request: Request {
-                organization: contoso(),
-                reason: Reason::Expiring,
-                ticket,
-                not_before: None,
-                allow_absent: Vec::new(),
-                note: None,
-            },
-            state: State::Requested,
-            plan_digest: None,
-            version: 1,
-            created_at: now,
-            updated_at: now,
-        };
+        let request = Request { ticket, ..Request::of(contoso()) };
+        let renewal = Renewal::requested(RenewalId(Uuid::now_v7()), "alice", request, now);
         self.db.write(async |tx| tx.create_renewal(&renewal, now).await).await.unwrap();
         renewal.id
     }

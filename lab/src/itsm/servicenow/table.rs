@@ -101,8 +101,8 @@ impl ServiceNow {
         self.find(&table, &record).ok_or_else(Refusal::no_record)?;
         let fields = [
             ("file_name", name),
-            ("table_name", table.clone()),
-            ("table_sys_id", record.clone()),
+            ("table_name", table),
+            ("table_sys_id", record),
             ("content_type", ask.content_type()),
             ("size_bytes", ask.body.len().to_string()),
             ("hash", random_id()),
