@@ -3,32 +3,16 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::*;
-use crate::{Reason, RenewalId, Request, Ticket};
+use crate::{RenewalId, Request, Ticket};
 
 fn now() -> DateTime<Utc> {
     DateTime::parse_from_rfc3339("2026-11-23T10:00:00Z").unwrap().to_utc()
 }
 
 fn renewal(state: State) -> Renewal {
-    let organization = OrganizationId::parse("contoso").unwrap();
-    Renewal {
-        id: RenewalId(Uuid::from_u128(7)),
-        organization_id: organization.clone(),
-        requested_by: "alice".to_owned(),
-        request: Request {
-            organization,
-            reason: Reason::Expiring,
-            ticket: None,
-            not_before: None,
-            allow_absent: Vec::new(),
-            note: None,
-        },
-        state,
-        plan_digest: Some(Digest::of(b"plan")),
-        version: 3,
-        created_at: now(),
-        updated_at: now(),
-    }
+    let request = Request::of(OrganizationId::parse("contoso").unwrap());
+    let asked = Renewal::requested(RenewalId(Uuid::from_u128(7)), "alice", request, now());
+    Renewal { state, plan_digest: Some(Digest::of(b"plan")), version: 3, ..asked }
 }
 
 /// The record of a change of the state, as it is written.
@@ -73,7 +57,7 @@ fn trouble() -> Trouble {
 }
 
 fn at_gate(gate: Gate) -> State {
-    State::AwaitingApproval { gate, digest: Digest::of(b"plan"), since: now() }
+    State::AwaitingApproval { gate, digest: Digest::of(b"plan"), since: now(), escalated_at: None }
 }
 
 #[test]
