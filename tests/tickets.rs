@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use chrono::{DateTime, Datelike as _, TimeDelta, Utc};
 use lab::{Lab, Options, journal::EffectKind};
 use reqwest::StatusCode;
 use serde_json::{Value as Json, json};
@@ -25,10 +26,17 @@ struct Place {
 
 impl Place {
     async fn start() -> Self {
+        Self::start_under(|_| String::new()).await
+    }
+
+    /// With rules of the organization that may depend on the lab's time.
+    async fn start_under(policy: impl FnOnce(DateTime<Utc>) -> String) -> Self {
         let lab = Lab::start(Options { scale: SCALE, tickets: true, ..Options::default() }).await.unwrap();
         let folder = tempfile::tempdir().unwrap();
         let files = lab.write_files(folder.path()).unwrap();
         add_sources(&files.config, folder.path());
+        let text = std::fs::read_to_string(&files.config).unwrap();
+        std::fs::write(&files.config, format!("{text}{}", policy(lab.now()))).unwrap();
         let rekey = Rekey::serve(&files.config).await;
         let [requester, approver] = people(&files.config, [("alice", "administrator"), ("bob", "approver")]).await;
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
@@ -88,6 +96,16 @@ impl Place {
         self.renewal(id).await["state"].clone()
     }
 
+    /// When a phase was first under way, in the lab's time.
+    async fn began(&self, id: &str, phase: &str) -> DateTime<Utc> {
+        let page = self.approver.get(&self.rekey, &format!("/v1/renewals/{id}/audit?limit=200")).await;
+        let entries = page["items"].as_array().unwrap().clone();
+        let running =
+            |entry: &&Json| entry["action"] == "renewal.running" && entry["detail"]["state"]["phase"] == phase;
+        let times = entries.iter().filter(running).map(|entry| entry["at"].as_str().unwrap().parse().unwrap());
+        times.min().unwrap()
+    }
+
     async fn until_tickets(&self, what: &str, is_so: impl Fn(&Json) -> bool) -> Json {
         until(what, async || is_so(&self.tickets().await)).await;
         self.tickets().await
@@ -104,13 +122,11 @@ fn add_sources(config: &Path, folder: &Path) {
 id = "servicenow"
 kind = "servicenow"
 secrets = ["file:hook-secret"]
-states = { "-2" = "ready" }
 
 [[source]]
 id = "jira"
 kind = "jira"
 secrets = ["file:hook-secret"]
-states = { "Awaiting implementation" = "ready" }
 fields = { organization = "/fields/customfield_10050" }
 
 [[organization]]"#;
@@ -192,6 +208,99 @@ async fn a_change_of_servicenow_is_told_of_each_phase_and_closed_with_its_eviden
     let secret = place.lab.tickets().unwrap().servicenow_password.expose();
     assert!(!log.contains(secret), "the secret stands in the log");
     drop(place.folder);
+}
+
+/// Whole days, beginning with the third from now: the window opens after two to three days, which are 12 to 18 seconds.
+fn days_from_the_third(now: DateTime<Utc>) -> String {
+    let days = (3..=6).map(|days| (now + TimeDelta::days(days)).weekday().to_string().to_lowercase());
+    let days: Vec<_> = days.map(|day| format!("{day:?}")).collect();
+    format!("\n[[organization.policy.window]]\ndays = [{}]\nfrom = \"00:00:00\"\nto = \"00:00:00\"\n", days.join(", "))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_of_servicenow_that_is_approved_in_both_places_waits_for_its_window() {
+    let place = Place::start_under(days_from_the_third).await;
+    place.hook("servicenow").await;
+    let change = place.control("/tickets/servicenow", new_change()).await;
+    let number = change["number"].as_str().unwrap();
+    let id = place.renewal_of(number).await;
+    let open = place.until_state(&id, "the plan is made", |state| state["gate"] == "execute").await;
+    let digest = open["digest"].as_str().unwrap().to_owned();
+    place
+        .until_tickets("the plan stands there", |tickets| {
+            notes_of(tickets, &change["sys_id"]).iter().any(|note| note.contains(&digest))
+        })
+        .await;
+    place.approver.approve(&place.rekey, &id, &open).await;
+    approve_there(&place, &change).await;
+    until("the ticket is ready", async || place.renewal(&id).await["ticket_standing"]["word"] == "ready").await;
+    let waits = place.renewal(&id).await["state"].clone();
+    assert_eq!(waits["status"], "scheduled", "{waits:#}");
+    let opens: DateTime<Utc> = waits["until"].as_str().unwrap().parse().unwrap();
+    assert_eq!(change_of(&place.tickets().await, number)["state"], "-2", "it is still scheduled there");
+    assert!(!place.lab.report().counts.contains_key(&EffectKind::NewCertificate), "nothing is done before the window");
+    for gate in ["publish", "clear_previous"] {
+        let open = place.until_state(&id, gate, |state| state["gate"] == gate).await;
+        place.approver.approve(&place.rekey, &id, &open).await;
+    }
+    place.until_state(&id, "it succeeds", |state| state["status"] == "succeeded").await;
+    let told = place.until_tickets("it is closed", |tickets| change_of(tickets, number)["state"] == "3").await;
+    assert_eq!(change_of(&told, number)["close_code"], "successful");
+    let began: DateTime<Utc> = place.began(&id, "generate").await;
+    assert!(began >= opens, "began {began}, the window opened {opens}");
+    let notes = notes_of(&told, &change["sys_id"]);
+    let begun = |note: &&String| note.starts_with("contoso: generate has begun");
+    assert_eq!(notes.iter().filter(begun).count(), 1, "{notes:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_is_moved_to_implement_when_the_run_begins_and_not_when_rekey_is_approved() {
+    let place = Place::start().await;
+    place.hook("servicenow").await;
+    let change = place.control("/tickets/servicenow", new_change()).await;
+    let number = change["number"].as_str().unwrap();
+    let id = place.renewal_of(number).await;
+    let open = place.until_state(&id, "the plan is made", |state| state["gate"] == "execute").await;
+    place.approver.approve(&place.rekey, &id, &open).await;
+    let waits = |state: &Json| state["reason"]["waiting_for"] == "ticket_not_ready";
+    place.until_state(&id, "it waits for the ticket", waits).await;
+    let told = place
+        .until_tickets("that is told", |tickets| {
+            notes_of(tickets, &change["sys_id"]).iter().any(|note| note.contains("the ticket is not ready"))
+        })
+        .await;
+    assert_eq!(change_of(&told, number)["state"], "-5", "it is where people have left it");
+    let begun = |tickets: &Json| {
+        let notes = notes_of(tickets, &change["sys_id"]);
+        notes.iter().filter(|note| note.starts_with("contoso: generate has begun")).count()
+    };
+    assert_eq!(begun(&told), 0);
+    approve_there(&place, &change).await;
+    let told = place.until_tickets("it begins", |tickets| change_of(tickets, number)["state"] == "-1").await;
+    assert!(!place.lab.report().counts.contains_key(&EffectKind::Publish));
+    let told =
+        if begun(&told) == 1 { told } else { place.until_tickets("that is told", |told| begun(told) == 1).await };
+    assert_eq!(begun(&told), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_that_cannot_be_used_is_kept_once_as_a_refused_delivery() {
+    let place = Place::start().await;
+    let mut unusable = new_change();
+    unusable["fields"]["u_organization"] = json!("northwind");
+    let change = place.control("/tickets/servicenow", unusable).await;
+    let kept = async || {
+        let page = place.requester.get(&place.rekey, "/v1/deliveries?source=servicenow&verdict=refused").await;
+        page["items"].as_array().unwrap().clone()
+    };
+    until("it is asked for", async || !kept().await.is_empty()).await;
+    let delivery = kept().await.remove(0);
+    assert_eq!((&delivery["ticket_number"], &delivery["problem"]), (&change["number"], &json!("invalid_request")));
+    assert!(delivery["detail"].as_str().unwrap().contains("northwind"), "{delivery:#}");
+    // A change that comes after it is read in a later look, or in the same: the first is found again, and not kept again.
+    let next = place.control("/tickets/servicenow", new_change()).await;
+    place.renewal_of(next["number"].as_str().unwrap()).await;
+    assert_eq!(kept().await.len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -140,5 +140,5 @@ pub(crate) async fn replay_delivery(
         natural_key: None,
         replays: Some(delivery.id),
     };
-    hooks::process(&state, source, arrival).await
+    hooks::process(&state, source, arrival, None).await
 }

@@ -6,17 +6,18 @@ mod answer;
 pub(crate) mod signature;
 pub(crate) mod source;
 
+use std::collections::BTreeSet;
+
 use actix_web::{
-    FromRequest, HttpRequest, HttpResponse,
-    dev::Payload as NoPayload,
+    HttpRequest, HttpResponse,
     http::header::{self, HeaderMap},
     post,
     web::{Data, Path, Payload},
 };
 use chrono::{DateTime, Utc};
-use db::{Arrival, Delivered};
+use db::{Arrival, Delivered, Taker};
 use domain::{
-    DeliveryId, Digest,
+    DeliveryId, Digest, OrganizationId,
     intake::{Fault, Intake, SourceKind},
 };
 use futures_util::StreamExt as _;
@@ -27,7 +28,7 @@ pub(crate) use answer::HookAnswer;
 
 use crate::{
     Problem, State,
-    caller::{May, Raise},
+    caller::{Caller, Credential, Permission as _, Raise},
     hooks::{
         signature::Unsigned,
         source::{Accept, Source},
@@ -136,17 +137,18 @@ async fn receive(
         Some(problem) => Err(problem),
         None => sender(source, request, &came.body, state.db.now()).await,
     };
-    arrival.sender = match checked {
-        Ok(sender) => Some(sender),
+    let sender = match checked {
+        Ok(sender) => sender,
         Err(problem) => {
             arrival.body.truncate(STRANGER_LIMIT);
             return Err(refuse(state, &arrival, problem).await);
         }
     };
+    arrival.sender = Some(sender.name);
     if !declares_json(request.headers(), kind) {
         return Err(refuse(state, &arrival, Problem::unsupported_media_type()).await);
     }
-    process(state, source, arrival).await
+    process(state, source, arrival, sender.organizations.as_ref()).await
 }
 
 /// What came as a body.
@@ -216,8 +218,17 @@ impl Came {
     }
 }
 
+/// Who has shown that they may send.
+#[derive(Debug)]
+struct Sender {
+    /// As it is kept with the delivery.
+    name: String,
+    /// The only organizations that they reach; all when absent.
+    organizations: Option<BTreeSet<OrganizationId>>,
+}
+
 /// How the sender has shown who they are. Whatever is shown must be right; a signature goes before a credential.
-async fn sender(source: &Source, request: &HttpRequest, body: &[u8], now: DateTime<Utc>) -> Result<String, Problem> {
+async fn sender(source: &Source, request: &HttpRequest, body: &[u8], now: DateTime<Utc>) -> Result<Sender, Problem> {
     let headers = request.headers();
     let signed = match source.reading.kind {
         SourceKind::Jira => signature::is_hub(headers),
@@ -231,32 +242,31 @@ async fn sender(source: &Source, request: &HttpRequest, body: &[u8], now: DateTi
                 signature::standard(headers, body, &source.keys, source.tolerance, now)
             }
         };
-        return checked.map(|()| "signature".to_owned()).map_err(|why| unsigned(why, source));
+        let signer = || Sender { name: "signature".to_owned(), organizations: None };
+        return checked.map(|()| signer()).map_err(|why| unsigned(why, source));
     }
-    let shown = credential(headers);
-    if !source.accept.contains(&shown) {
-        return Err(if signature_wanted {
+    let unwanted = |why: &str| {
+        if signature_wanted {
             Problem::bad_signature("The request is not signed.")
         } else {
-            Problem::unauthenticated("This source does not accept the kind of credential that the request carries.")
-        });
+            Problem::unauthenticated(why)
+        }
+    };
+    let Some(caller) = Caller::offered(request)? else { return Err(unwanted("The request carries no credential.")) };
+    if !source.accept.contains(&accepting(caller.credential)) {
+        return Err(unwanted("This source does not accept the kind of credential that the request carries."));
     }
-    let caller = May::<Raise>::from_request(request, &mut NoPayload::None).await?;
-    Ok(caller.subject().to_owned())
+    let caller = caller.holding_any(Raise::ROLES)?;
+    Ok(Sender { name: caller.subject, organizations: caller.grants.organizations })
 }
 
-/// What kind of credential a request carries. Without any header it can only be a certificate.
-fn credential(headers: &HeaderMap) -> Accept {
-    let authorization = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let scheme = authorization.split(' ').next().unwrap_or_default();
-    if headers.contains_key("x-api-key") {
-        Accept::ApiKey
-    } else if scheme.eq_ignore_ascii_case("basic") {
-        Accept::Basic
-    } else if !scheme.is_empty() {
-        Accept::Bearer
-    } else {
-        Accept::Certificate
+/// What a source must accept for a kind of credential.
+fn accepting(credential: Credential) -> Accept {
+    match credential {
+        Credential::ApiKey => Accept::ApiKey,
+        Credential::Basic => Accept::Basic,
+        Credential::ClientCertificate => Accept::Certificate,
+        Credential::Oidc | Credential::Token => Accept::Bearer,
     }
 }
 
@@ -281,9 +291,14 @@ fn declares_json(headers: &HeaderMap, kind: SourceKind) -> bool {
     declared == "application/json" || event
 }
 
-/// Reads what came and lets everything follow; what cannot be read is kept too.
-pub(crate) async fn process(state: &State, source: &Source, mut arrival: Arrival) -> Result<HttpResponse, Problem> {
-    let intake = match understood(state, source, &arrival) {
+/// Reads what came and lets everything follow; what cannot be read is kept too. `within` are the only organizations that its sender reaches.
+pub(crate) async fn process(
+    state: &State,
+    source: &Source,
+    mut arrival: Arrival,
+    within: Option<&BTreeSet<OrganizationId>>,
+) -> Result<HttpResponse, Problem> {
+    let intake = match understood(state, source, &arrival, within) {
         Ok((intake, event_id)) => {
             arrival.delivery_id = arrival.delivery_id.or(event_id);
             intake
@@ -294,17 +309,25 @@ pub(crate) async fn process(state: &State, source: &Source, mut arrival: Arrival
         arrival.natural_key = Some(natural_key(source, &intake, &arrival.body));
     }
     let answering = |taken: &db::Taken| answer::of(source.reading.kind, &arrival, &intake, taken);
-    let requester = source.reading.actor();
-    match state.db.deliver(&arrival, &intake, &requester, answering).await? {
+    let actor = source.reading.actor();
+    let taker = Taker { by: &actor, requester: &actor, organizations: within };
+    match state.db.deliver(&arrival, &intake, taker, answering).await? {
         Delivered::Now(taken) => answer::respond(source.reading.kind, &arrival, &intake, &taken),
         Delivered::Before { status, body, renewal } => Ok(answer::again(status, body, renewal)),
     }
 }
 
-fn understood(state: &State, source: &Source, arrival: &Arrival) -> Result<(Intake, Option<String>), Problem> {
+fn understood(
+    state: &State,
+    source: &Source,
+    arrival: &Arrival,
+    within: Option<&BTreeSet<OrganizationId>>,
+) -> Result<(Intake, Option<String>), Problem> {
     let value: Value =
         serde_json::from_slice(&arrival.body).map_err(|error| Problem::malformed_json(format!("{error}.")))?;
-    let organizations: Vec<_> = state.organizations.keys().collect();
+    // What is beyond their reach looks like what does not exist.
+    let organizations = state.organizations.keys().filter(|id| within.is_none_or(|within| within.contains(*id)));
+    let organizations: Vec<_> = organizations.collect();
     let intake = source.reading.read(&value, &organizations, state.now()).map_err(|faults| unusable(&faults))?;
     let event = value.get("specversion").and_then(|_| value.get("id")).and_then(Value::as_str);
     Ok((intake, event.map(|id| id.chars().take(255).collect())))

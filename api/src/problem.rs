@@ -202,6 +202,13 @@ impl Problem {
         Self::new(StatusCode::FORBIDDEN, "beyond_organizations", "Your credential does not reach this", detail, action)
     }
 
+    /// 403: the record is about an organization that the caller's credential does not reach.
+    pub(crate) fn beyond_reach() -> Self {
+        let detail = "Your credential does not reach the organization that the record is about.";
+        let action = "Use a credential that reaches it, or name an organization that yours reaches";
+        Self::new(StatusCode::FORBIDDEN, "beyond_organizations", "Your credential does not reach this", detail, action)
+    }
+
     /// 429: the credential is used too often.
     pub(crate) fn too_many_requests(wait: Duration) -> Self {
         let action = "Wait as long as `Retry-After` says; follow a renewal's events instead of asking again and again";

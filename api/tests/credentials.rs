@@ -8,17 +8,17 @@ use serde_json::json;
 
 use crate::support::{ALICE, Answer, Service};
 
-const PASSWORD: &str = "correct horse battery";
+pub(crate) const PASSWORD: &str = "correct horse battery";
 
 fn grants() -> Grants {
     Grants { roles: vec![Role::Requester], groups: vec!["senders".to_owned()], organizations: None }
 }
 
-fn basic() -> Vec<BasicUser> {
+pub(crate) fn basic() -> Vec<BasicUser> {
     vec![BasicUser { username: "mid".to_owned(), password: PASSWORD.into(), grants: grants() }]
 }
 
-fn proxy(addresses: &str, header: &str) -> Proxy {
+pub(crate) fn proxy(addresses: &str, header: &str) -> Proxy {
     let user = CertifiedUser { subject: "mid-server".to_owned(), grants: grants() };
     Proxy {
         addresses: vec![addresses.parse().unwrap()],
@@ -32,7 +32,7 @@ async fn start(identity: Identity) -> Service {
     Service::start_as(|state| state.with_identity(identity).unwrap()).await
 }
 
-fn encoded(text: &str) -> String {
+pub(crate) fn encoded(text: &str) -> String {
     use base64::{Engine, engine::general_purpose::STANDARD};
     format!("Basic {}", STANDARD.encode(text))
 }

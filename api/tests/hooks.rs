@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use api::{Accept, Source};
+use api::{Accept, Identity, Issuer, Role, Source};
 use aws_lc_rs::hmac;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use chrono::{TimeDelta, Utc};
@@ -11,7 +11,12 @@ use futures_util::future::join_all;
 use reqwest::{Method, RequestBuilder, header};
 use serde_json::{Value, json};
 
-use crate::support::{ALICE, Answer, BOB, OSCAR, Service, VERA};
+use crate::{
+    credentials::{PASSWORD, basic, encoded, proxy},
+    oidc::{double, issuer},
+    reach::limited_to,
+    support::{ALICE, Answer, BOB, OSCAR, ROOT, Service, VERA},
+};
 
 const SERVICENOW: &str = "/v1/hooks/servicenow/acme";
 const JIRA: &str = "/v1/hooks/jira/acme-jira";
@@ -45,6 +50,10 @@ pub(crate) fn sources() -> Vec<Source> {
         source("acme-jira", intake::SourceKind::Jira, &[JIRA_SECRET], &[Accept::Signature]),
         source("scripts", intake::SourceKind::Generic, &standard, &both),
         source("automation", intake::SourceKind::Jira, &[], &[Accept::Bearer]),
+        source("by-api-key", intake::SourceKind::Generic, &[], &[Accept::ApiKey]),
+        source("by-password", intake::SourceKind::Generic, &[], &[Accept::Basic]),
+        source("by-token", intake::SourceKind::Generic, &[], &[Accept::Bearer]),
+        source("by-certificate", intake::SourceKind::Generic, &[], &[Accept::Certificate]),
     ]
 }
 
@@ -114,7 +123,7 @@ async fn a_signed_change_raises_a_renewal_of_its_requester_and_the_record_says_w
     assert_eq!(renewal["requested_by"], "dana.fox@acme.example");
     assert_eq!(renewal["request"]["ticket"]["system"], "acme");
     assert_eq!(renewal["request"]["not_before"], "2026-12-01T20:00:00Z");
-    assert_eq!(renewal["ticket_standing"]["word"], "not_ready");
+    assert_eq!(renewal["ticket_standing"]["word"], "ready");
     assert_eq!(renewal["ticket_standing"]["detail"], "state Scheduled (-2), approval approved");
     let audit = service.get(ALICE, &format!("{}/audit", answer.header("location"))).await.expect(200);
     let actions: Vec<_> = audit["items"].as_array().unwrap().iter().map(|e| (&e["action"], &e["actor"])).collect();
@@ -178,7 +187,7 @@ async fn what_is_refused_has_the_right_status_and_leaves_a_trace() {
             (unsigned().body(body.clone()), 401, "bad_signature"),
             (unsigned().bearer_auth("stolen").body(body.clone()), 401, "unauthenticated"),
             (unsigned().bearer_auth(BOB.token()).body(body.clone()), 403, "forbidden"),
-            (unsigned().header(header::AUTHORIZATION, "Basic YTpi").body(body.clone()), 401, "bad_signature"),
+            (unsigned().header(header::AUTHORIZATION, "Basic YTpi").body(body.clone()), 401, "unauthenticated"),
             (signing(SECRET, now - 400, body.as_bytes()), 401, "replay_too_old"),
             (signing(SECRET, now + 400, body.as_bytes()), 401, "timestamp_ahead"),
             (signing(SECRET, now, long.as_bytes()), 413, "payload_too_large"),
@@ -246,6 +255,106 @@ async fn both_secrets_are_accepted_while_senders_change_over_and_a_token_is_too(
     service.stop().await;
 }
 
+/// Credentials by the kind that a source must accept, and the name that each has in the record. The service has everything that they are checked with.
+async fn with_each_credential() -> (Service, Vec<(Accept, &'static str, Vec<(&'static str, String)>)>) {
+    let key = double::Key::rsa("r");
+    let double = double::Double::start(std::slice::from_ref(&key)).await;
+    let roles = BTreeMap::from([("mail-admins".to_owned(), vec![Role::Requester])]);
+    let issuer = Issuer { roles, ..issuer(&double) };
+    let proxy = Some(proxy("127.0.0.0/8", "x-ssl-client-s-dn"));
+    let identity = Identity { issuers: vec![issuer], basic: basic(), proxy };
+    let service = Service::start_as(|state| state.with_identity(identity).unwrap()).await;
+    let made = service.post(ROOT, "/v1/api-keys", json!({"name": "sender", "roles": ["requester"]})).await.expect(201);
+    let made = made["key"].as_str().unwrap().to_owned();
+    let now = Utc::now().timestamp();
+    let claims = json!({
+        "iss": double.url, "aud": "api://rekey", "sub": "olga@contoso.example", "iat": now, "exp": now + 600, "groups": ["mail-admins"]
+    });
+    let bearer = |token: &str| vec![("authorization", format!("Bearer {token}"))];
+    let credentials = vec![
+        (Accept::ApiKey, "api_key:sender", vec![("x-api-key", made.clone())]),
+        (Accept::ApiKey, "api_key:sender", bearer(&made)),
+        (Accept::Basic, "mid", vec![("authorization", encoded(&format!("mid:{PASSWORD}")))]),
+        (Accept::Bearer, ALICE.name, bearer(&ALICE.token())),
+        (Accept::Bearer, "olga@contoso.example", bearer(&key.sign("RS256", &claims))),
+        (Accept::Certificate, "mid-server", vec![("x-ssl-client-s-dn", "CN=mid,O=Contoso".to_owned())]),
+    ];
+    // The issuer is asked once, while it is there.
+    let (_, _, headers) = &credentials[4];
+    service.ask("/v1/whoami", &[("authorization", &headers[0].1)]).await.expect(200);
+    (service, credentials)
+}
+
+#[tokio::test]
+async fn each_kind_of_credential_opens_the_sources_that_accept_it_and_no_other() {
+    let (service, credentials) = with_each_credential().await;
+    let sources = [
+        ("by-api-key", Accept::ApiKey),
+        ("by-password", Accept::Basic),
+        ("by-token", Accept::Bearer),
+        ("by-certificate", Accept::Certificate),
+    ];
+    for (source, accepted) in sources {
+        for (place, (kind, name, headers)) in credentials.iter().enumerate() {
+            let request = service.anonymous(Method::POST, &format!("/v1/hooks/generic/{source}"));
+            let request = request.header("x-forwarded-proto", "https");
+            let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, value));
+            let came =
+                answer(request.json(&json!({"number": "T1", "key": "1", "mod_count": place, "on_hold": true}))).await;
+            let newest = &kept(&service, &format!("source={source}")).await[0];
+            if *kind == accepted {
+                came.expect(202);
+                // A change that is held raises nothing, so that none is in the way of the next.
+                assert_eq!(
+                    (&newest["problem"], &newest["sender"]),
+                    (&json!("change_on_hold"), &json!(name)),
+                    "{source}"
+                );
+            } else {
+                let problem = came.problem(401, "unauthenticated");
+                assert!(problem["detail"].as_str().unwrap().contains("kind of credential"), "{source}: {problem}");
+                assert_eq!((&newest["verdict"], &newest["sender"]), (&json!("refused"), &Value::Null));
+            }
+        }
+        let nothing = service.anonymous(Method::POST, &format!("/v1/hooks/generic/{source}")).json(&json!({}));
+        answer(nothing).await.problem(401, "unauthenticated");
+    }
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn a_sender_who_is_limited_to_organizations_raises_and_touches_nothing_elsewhere() {
+    for service in Service::start_on_each().await {
+        let post = async |organizations: &[&str], count: i64, organization: Option<&str>| {
+            let request = service.anonymous(Method::POST, GENERIC).bearer_auth(limited_to(organizations));
+            let mut body = json!({"number": "CHG1", "key": "1", "mod_count": count, "approval": "approved"});
+            if let Some(organization) = organization {
+                body["organization"] = json!(organization);
+            }
+            answer(request.json(&body)).await
+        };
+        post(&["fabrikam"], 1, None).await.problem(403, "beyond_organizations");
+        post(&["fabrikam"], 1, Some("contoso")).await.problem(422, "invalid_request");
+        assert_eq!(renewals(&service).await.len(), 0);
+        let raised = post(&["contoso"], 1, None).await.expect(202);
+        let before = service.get(ALICE, raised["renewal"].as_str().unwrap()).await.expect(200);
+        // A copy, a newer one, one in the name of their own organization: the renewal is another's.
+        for (count, organization) in [(1, None), (2, None), (3, Some("fabrikam"))] {
+            let refused = post(&["fabrikam"], count, organization).await;
+            refused.problem(403, "beyond_organizations");
+            assert!(!refused.text.contains(raised["renewal"].as_str().unwrap()), "{}", refused.text);
+        }
+        assert_eq!(service.get(ALICE, raised["renewal"].as_str().unwrap()).await.expect(200), before);
+        assert_eq!(post(&["contoso"], 1, None).await.expect(202), raised, "a copy of one's own gets the same answer");
+        let refused = kept(&service, "verdict=refused").await;
+        let problems: Vec<_> = refused.iter().map(|delivery| delivery["problem"].as_str().unwrap()).collect();
+        let beyond = "beyond_organizations";
+        assert_eq!(problems, [beyond, beyond, beyond, "invalid_request", beyond], "each leaves a trace");
+        assert!(refused.iter().all(|delivery| delivery["sender"] == "fiona"));
+        service.stop().await;
+    }
+}
+
 #[tokio::test]
 async fn each_shape_that_servicenow_sends_is_read_by_the_hook() {
     let display = json!({
@@ -301,6 +410,29 @@ async fn later_deliveries_say_how_the_ticket_stands_and_those_that_come_late_cha
         assert_eq!(renewals(&service).await.len(), 1);
         service.stop().await;
     }
+}
+
+#[tokio::test]
+async fn a_run_that_is_approved_before_its_ticket_is_ready_has_not_begun() {
+    let service = Service::start().await;
+    let assess = |count: &str, state: &str| changed(json!({"sys_mod_count": count, "state": state, "start_date": ""}));
+    let url = deliver(&service, SERVICENOW, &assess("1", "-4")).await.header("location").to_owned();
+    let digest = service.plan(&url).await.digest().to_string();
+    service.decide(BOB, &url, "approve", &digest).await.expect(201);
+    let state = async || service.get(ALICE, &url).await.expect(200)["state"].clone();
+    let held = state().await;
+    assert_eq!((&held["status"], &held["reason"]["waiting_for"]), (&json!("waiting"), &json!("ticket_not_ready")));
+    let actions = async || {
+        let audit = service.get(ALICE, &format!("{url}/audit?limit=200")).await.expect(200);
+        let entries = audit["items"].as_array().unwrap().clone();
+        entries.into_iter().filter(|entry| entry["action"] == "renewal.running").collect::<Vec<_>>()
+    };
+    assert_eq!(actions().await, [Value::Null; 0], "nothing says that it has begun");
+    deliver(&service, SERVICENOW, &assess("2", "-2")).await.expect(202);
+    assert_eq!(state().await["status"], "running");
+    let begun = actions().await;
+    assert_eq!((begun.len(), &begun[0]["detail"]["began"]), (1, &json!(true)), "{begun:#?}");
+    service.stop().await;
 }
 
 #[tokio::test]

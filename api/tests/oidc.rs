@@ -9,14 +9,14 @@ use serde_json::{Value, json};
 
 use crate::support::{Answer, Service};
 
-mod double;
+pub(crate) mod double;
 
 use double::{Double, Key, Mode};
 
 /// An answer comes at once here, or not at all.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-fn issuer(double: &Double) -> Issuer {
+pub(crate) fn issuer(double: &Double) -> Issuer {
     Issuer {
         issuer: double.url.clone(),
         audiences: vec!["api://rekey".to_owned()],

@@ -1,7 +1,7 @@
 //! Table `delivery`: what sources have sent, and what became of it.
 
 use chrono::{DateTime, Utc};
-use domain::{Delivery, DeliveryId, DeliveryVerdict, RenewalId, audit::NewAudit, intake::Intake};
+use domain::{Delivery, DeliveryId, DeliveryVerdict, Digest, RenewalId, audit::NewAudit, intake::Intake};
 use serde_json::json;
 use sqlx::QueryBuilder;
 
@@ -98,10 +98,10 @@ impl Db {
         &self,
         arrival: &Arrival,
         intake: &Intake,
-        requester: &str,
+        taker: Taker<'_>,
         answer: impl Fn(&Taken) -> DeliveryAnswer,
     ) -> Result<Delivered> {
-        let delivering = async |tx: &mut Tx| tx.deliver(arrival, intake, requester, &answer).await;
+        let delivering = async |tx: &mut Tx| tx.deliver(arrival, intake, taker, &answer).await;
         match Box::pin(self.write(delivering)).await {
             // Race: on PostgreSQL somebody else has raised a renewal of the organization. A second look finds it.
             Err(error) if error.is_unique_violation() => Box::pin(self.write(delivering)).await,
@@ -115,12 +115,15 @@ impl Tx {
         &mut self,
         arrival: &Arrival,
         intake: &Intake,
-        requester: &str,
+        taker: Taker<'_>,
         answer: &impl Fn(&Taken) -> DeliveryAnswer,
     ) -> Result<Delivered> {
         // Order: copies of a delivery are about the same record, so they come here one after the other.
         self.lock_record_of(intake).await?;
-        if let Some(first) = self.first_of(arrival).await? {
+        if let Some(first) = self.first_of(arrival, taker).await? {
+            if !self.is_within_reach(first.renewal_id, taker).await? {
+                return self.keep_beyond(arrival, intake, answer).await;
+            }
             let told = DeliveryAnswer {
                 verdict: DeliveryVerdict::Duplicate,
                 status: first.status,
@@ -132,8 +135,7 @@ impl Tx {
             self.insert_delivery(&copy, Some(intake), &told, first.renewal_id, Some(first.id)).await?;
             return Ok(Delivered::Before { status: told.status, body: told.body, renewal: first.renewal_id });
         }
-        let by = format!("source:{}", arrival.source);
-        let taken = self.take_in(intake, Taker { by: &by, requester }, arrival.received_at).await?;
+        let taken = self.take_in(intake, taker, arrival.received_at).await?;
         let told = answer(&taken);
         let taken_in = matches!(told.verdict, DeliveryVerdict::Accepted | DeliveryVerdict::Ignored);
         // What was refused may be sent again when it can be taken.
@@ -145,21 +147,60 @@ impl Tx {
                 "source": arrival.source, "delivery": arrival.id, "sender": arrival.sender, "event": intake.event,
                 "ticket": intake.ticket.number, "mod_count": intake.revision.mod_count
             });
-            self.audit(renewal, NewAudit::new(by, "delivery.accepted", detail), arrival.received_at).await?;
+            self.audit(renewal, NewAudit::new(taker.by, "delivery.accepted", detail), arrival.received_at).await?;
         }
         Ok(Delivered::Now(Box::new(taken)))
     }
 
-    /// The delivery that this one is a copy of.
-    async fn first_of(&mut self, arrival: &Arrival) -> Result<Option<First>> {
+    async fn is_within_reach(&mut self, renewal: Option<RenewalId>, taker: Taker<'_>) -> Result<bool> {
+        match renewal.filter(|_| taker.organizations.is_some()) {
+            Some(id) => Ok(taker.reaches(&self.renewal(id).await?.organization_id)),
+            None => Ok(true),
+        }
+    }
+
+    /// Keeps a copy of what its sender does not reach.
+    async fn keep_beyond(
+        &mut self,
+        arrival: &Arrival,
+        intake: &Intake,
+        answer: &impl Fn(&Taken) -> DeliveryAnswer,
+    ) -> Result<Delivered> {
+        let kept = Arrival { natural_key: None, ..arrival.clone() };
+        self.insert_delivery(&kept, Some(intake), &answer(&Taken::Beyond), None, None).await?;
+        Ok(Delivered::Now(Box::new(Taken::Beyond)))
+    }
+
+    /// The delivery that this one is a copy of. Who is limited to organizations must know the record itself: ids of deliveries are easily guessed.
+    async fn first_of(&mut self, arrival: &Arrival, taker: Taker<'_>) -> Result<Option<First>> {
         let Some(key) = &arrival.natural_key else { return Ok(None) };
-        let by_key = "SELECT id, status, answer, renewal_id FROM delivery WHERE source = $1 AND natural_key = $2";
-        let found: Option<First> =
-            on!(self, |db| sqlx::query_as(by_key).bind(&arrival.source).bind(key).fetch_optional(db).await)?;
-        let (None, Some(id)) = (&found, &arrival.delivery_id) else { return Ok(found) };
+        let found = self.delivery_by_key(&arrival.source, key).await?;
+        let named = arrival.delivery_id.as_ref().filter(|_| taker.organizations.is_none());
+        let (None, Some(id)) = (&found, named) else { return Ok(found) };
         let by_id = "SELECT id, status, answer, renewal_id FROM delivery
              WHERE source = $1 AND delivery_id = $2 AND natural_key IS NOT NULL ORDER BY id LIMIT 1";
         Ok(on!(self, |db| sqlx::query_as(by_id).bind(&arrival.source).bind(id).fetch_optional(db).await)?)
+    }
+
+    async fn delivery_by_key(&mut self, source: &str, key: &str) -> Result<Option<First>> {
+        let sql = "SELECT id, status, answer, renewal_id FROM delivery WHERE source = $1 AND natural_key = $2";
+        Ok(on!(self, |db| sqlx::query_as(sql).bind(source).bind(key).fetch_optional(db).await)?)
+    }
+
+    /// Keeps a record that was asked for and cannot be used, unless the same is kept already: it is found again with each look. A unique violation says
+    /// that somebody else keeps it at this moment.
+    pub async fn keep_unusable(
+        &mut self,
+        arrival: &Arrival,
+        intake: Option<&Intake>,
+        told: &DeliveryAnswer,
+    ) -> Result<()> {
+        let key = format!("unusable:{}", Digest::of(&arrival.body));
+        if self.delivery_by_key(&arrival.source, &key).await?.is_some() {
+            return Ok(());
+        }
+        let kept = Arrival { natural_key: Some(key), ..arrival.clone() };
+        self.insert_delivery(&kept, intake, told, None, None).await
     }
 
     /// Keeps a delivery that could not be read, or whose sender is not known. Of those of strangers only the newest are kept.

@@ -1,8 +1,10 @@
 //! Table `ticket_record`, and what follows from a record of a ticket system: a renewal, the standing of its ticket, or nothing.
 
+use std::collections::BTreeSet;
+
 use chrono::{DateTime, Utc};
 use domain::{
-    Renewal, RenewalId, TicketWord,
+    OrganizationId, Renewal, RenewalId, TicketWord,
     intake::{Fault, Intake, Revision},
 };
 use uuid::Uuid;
@@ -30,6 +32,8 @@ pub enum Taken {
     },
     /// It asks for a renewal that cannot be raised like this.
     Unusable(Vec<Fault>),
+    /// It is about an organization that its sender does not reach.
+    Beyond,
 }
 
 impl Taken {
@@ -39,7 +43,7 @@ impl Taken {
         match self {
             Self::Raised(renewal) | Self::Said(renewal) => Some(renewal.id),
             Self::Ignored { renewal, .. } => *renewal,
-            Self::Busy { .. } | Self::Unusable(_) => None,
+            Self::Busy { .. } | Self::Unusable(_) | Self::Beyond => None,
         }
     }
 }
@@ -92,6 +96,14 @@ pub struct Taker<'a> {
     pub by: &'a str,
     /// Who asks for a renewal where the record does not say it.
     pub requester: &'a str,
+    /// The only organizations that they reach; all when absent.
+    pub organizations: Option<&'a BTreeSet<OrganizationId>>,
+}
+
+impl Taker<'_> {
+    pub(crate) fn reaches(&self, organization: &OrganizationId) -> bool {
+        self.organizations.is_none_or(|reached| reached.contains(organization))
+    }
 }
 
 /// What was known of a record before.
@@ -114,10 +126,16 @@ impl Tx {
     /// raised at this moment: the whole transaction is to be tried again.
     pub async fn take_in(&mut self, intake: &Intake, taker: Taker<'_>, now: DateTime<Utc>) -> Result<Taken> {
         let known = self.lock_record(&intake.ticket.system, intake.key()).await?;
+        let renewal = self.renewal_of(intake, &known).await?;
+        let about = renewal.as_ref().map(|renewal| &renewal.organization_id);
+        let about = about.or_else(|| intake.request.as_ref().ok().map(|request| &request.organization));
+        if about.is_some_and(|organization| !taker.reaches(organization)) {
+            return Ok(Taken::Beyond);
+        }
         if intake.revision.is_before(known.revision()) {
             return Ok(Taken::Ignored { why: Ignored::OutOfOrder, renewal: known.renewal_id });
         }
-        let taken = match self.renewal_of(intake, &known).await? {
+        let taken = match renewal {
             Some(renewal) => self.hear(intake, &known, renewal, taker, now).await?,
             None => self.raise_from(intake, &known, taker, now).await?,
         };

@@ -39,7 +39,12 @@ impl<'a> Settling<'a> {
                     self.ready.insert(step, at);
                 }
                 let Some(event) = advance.event else { continue };
-                self.told.push((run.renewal.id, happen(&mut run.renewal, event, self.actor, self.now)?));
+                let at_last = run.as_run().begins_at_last(&event);
+                let mut told = happen(&mut run.renewal, event, self.actor, self.now)?;
+                if at_last {
+                    told.detail["began"] = true.into();
+                }
+                self.told.push((run.renewal.id, told));
                 if !run.renewal.state.is_live() {
                     self.over.push(run.renewal.id);
                 }

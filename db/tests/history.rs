@@ -13,7 +13,7 @@ mod history {
 mod support;
 
 use chrono::TimeDelta;
-use db::{Arrival, Db, DeliveryAnswer, DeliveryFilter, MessageEnd, Page, Purpose, StepEnd, Taken, Unexpanded};
+use db::{Arrival, Db, DeliveryAnswer, DeliveryFilter, MessageEnd, Page, Purpose, StepEnd, Taken, Taker, Unexpanded};
 use domain::{
     DeliveryId, DeliveryVerdict, Outcome, Phase, Renewal, RenewalId, TicketStanding, TicketWord, Trouble, gate::Verb,
     intake::Source, outbox::OutboxStatus, progress,
@@ -178,7 +178,8 @@ async fn delivered(db: &Db, sys_id: &str, count: &str) -> Taken {
     let intake = Source::servicenow().read(&record, &[&organization], now()).unwrap();
     let arrival = arrival(Some("signature"), &format!("{sys_id}:{count}"));
     let answer = |_: &Taken| told(DeliveryVerdict::Accepted);
-    match db.deliver(&arrival, &intake, "source:acme", answer).await.unwrap() {
+    let taker = Taker { by: "source:acme", requester: "source:acme", organizations: None };
+    match db.deliver(&arrival, &intake, taker, answer).await.unwrap() {
         db::Delivered::Now(taken) => *taken,
         db::Delivered::Before { .. } => panic!("it is new"),
     }

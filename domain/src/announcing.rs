@@ -352,7 +352,8 @@ fn of_state(new: &NewAudit, state: &State) -> Option<News> {
     let resumed = text_of(&new.detail, "from") == Some("paused");
     let began = |phase: Phase| {
         let news = News::PhaseBegan { phase, ended: ended(Some(phase)) };
-        (from_phase != Some(phase)).then_some(news)
+        let at_last = new.detail.get("began").and_then(Json::as_bool).unwrap_or(false);
+        (at_last || from_phase != Some(phase)).then_some(news)
     };
     Some(match state {
         State::AwaitingApproval { gate, digest, .. } if !resumed => {

@@ -280,6 +280,9 @@ impl Source {
             (_, Some("rejected")) => TicketWord::ApprovalVoided,
             _ if held => TicketWord::OnHold,
             (Some(TicketWord::Ready), Some("requested")) => TicketWord::NotReady,
+            (Some(TicketWord::Ready), said) if said != Some("approved") && self.needs_approval(state.as_deref()) => {
+                TicketWord::NotReady
+            }
             (Some(word), _) => word,
             (None, Some("approved")) => TicketWord::Ready,
             (None, Some(_)) => TicketWord::NotReady,
@@ -294,6 +297,12 @@ impl Source {
         told.extend(approval.map(|approval| format!("approval {approval}")));
         told.extend(held.then(|| "on hold".to_owned()));
         Some(TicketStanding { word, detail: shortened(&told.join(", ")), read_at: now })
+    }
+
+    /// Whether a state that the configuration does not explain lets a run begin only with an approval in the record.
+    fn needs_approval(&self, state: Option<&str>) -> bool {
+        let usual = state.filter(|state| !self.states.contains_key(&state.to_lowercase()));
+        self.kind == SourceKind::ServiceNow && usual.is_some_and(servicenow::needs_approval)
     }
 
     fn means(&self, state: &str) -> TicketWord {

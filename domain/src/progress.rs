@@ -181,6 +181,15 @@ impl Run<'_> {
         follows.or_else(|| self.guard_on_the_way(plan, now))
     }
 
+    /// Whether an event begins a phase that was held before anything of it was done.
+    #[must_use]
+    pub fn begins_at_last(&self, event: &Event) -> bool {
+        let (State::Waiting { phase: held, reason }, Event::PhaseBegan { phase }) = (&self.renewal.state, event) else {
+            return false;
+        };
+        held == phase && reason.is_hold() && !self.steps.iter().any(|step| step.phase == *phase && step.attempt > 0)
+    }
+
     /// When [`Run::advance`] must be asked again even if nothing else happens.
     #[must_use]
     pub fn wake_at(&self) -> Option<DateTime<Utc>> {
@@ -281,7 +290,12 @@ impl Run<'_> {
     /// The start time has come. Approvals that were taken back or have become too old meanwhile do not begin anything.
     fn begin(&self, plan: &Plan, now: DateTime<Utc>) -> Event {
         if self.verdict(plan, Gate::Execute, now).is_approved() {
-            return Event::PhaseBegan { phase: Phase::Generate };
+            let phase = Phase::Generate;
+            // What is held has not begun, and nobody is told so.
+            return match self.hold(plan, phase, now) {
+                Some(reason) => Event::PhaseWaits { phase, reason },
+                None => Event::PhaseBegan { phase },
+            };
         }
         Event::GateReached { gate: Gate::Execute, digest: self.digest(plan) }
     }
@@ -292,7 +306,10 @@ impl Run<'_> {
         let then = match (gate, self.starts_at(plan, now), effective_at) {
             (Gate::Execute, Some(until), _) if until > now => State::Scheduled { until },
             (Gate::Publish, _, Some(until)) => State::Waiting { phase, reason: Wait::EffectiveDate { until } },
-            _ => State::Running { phase },
+            _ => match self.hold(plan, phase, now) {
+                Some(reason) => State::Waiting { phase, reason },
+                None => State::Running { phase },
+            },
         };
         let publish =
             self.steps.iter().filter(|s| gate == Gate::Publish && s.kind == StepKind::Publish && !s.status.is_over());

@@ -130,7 +130,10 @@ fn tickets_section(tickets: &LabTickets) -> String {
     let LabTickets { servicenow_url, servicenow_user, jira_url, jira_user, .. } = tickets;
     format!(
         r#"
-# Its ticket systems. A change that is scheduled and approved may begin: rekey moves it to Implement.
+# Its ticket systems. They are on this machine, where messages go only if that is said.
+[outbound]
+allow = ["127.0.0.0/8:*"]
+
 [[ticket_system]]
 id = "servicenow"
 kind = "servicenow"
@@ -138,7 +141,6 @@ url = "{servicenow_url}"
 client_id = "{servicenow_user}"
 client_secret = "file:{SERVICENOW}"
 ca_file = "{CA}"
-states = {{ "-2" = "ready" }}
 query = "u_organizationISNOTEMPTY"
 poll_seconds = 1
 fresh_seconds = 0
@@ -150,7 +152,6 @@ url = "{jira_url}"
 username = "{jira_user}"
 password = "file:{JIRA}"
 ca_file = "{CA}"
-states = {{ "Awaiting implementation" = "ready" }}
 fields = {{ organization = "/fields/customfield_10050" }}
 query = "project = CHG AND labels = rekey"
 poll_seconds = 1

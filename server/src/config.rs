@@ -53,7 +53,7 @@ environment variable, \"file:PATH\" a file; relative paths start at the folder o
   [[ticket_system]]               one for each ServiceNow instance or Jira site: docs/ticket-systems.md
   id = \"acme\"                     the word in `ticket.system` of renewals and `ticket_system` of sources; 1 to 63 of a-z, 0-9, -
   kind = \"servicenow\"             servicenow or jira
-  url = \"https://acme.service-now.com\"
+  url = \"https://acme.service-now.com\"   needs no entry in allow of [outbound], unless it is on this machine
   username, password              Basic: an account and its password; for Jira a mail address and its API token
   client_id, client_secret        … or OAuth client credentials of ServiceNow (recommended there)
   api_key = \"env:…\"               … or an API key of ServiceNow
@@ -66,7 +66,7 @@ environment variable, \"file:PATH\" a file; relative paths start at the folder o
   closed_state = \"3\"              … when it is over. Jira: Completed
   failed_state = \"3\"              … when it did not come out well. Jira: Failed
   hold_field = \"customfield_10021\"  of Jira: filled while somebody holds the issue
-  states = { \"-2\" = \"ready\" }     what states mean where that is not the usual: ready, not_ready, on_hold, cancelled,
+  states = { \"build\" = \"ready\" }  what states mean where that is not the usual: ready, not_ready, on_hold, cancelled,
                                   approval_voided, closed
   fields = { organization = \"/fields/customfield_10050\" }  where records say something, where that is not the usual (JSON Pointer)
   query = \"u_organizationISNOTEMPTY\"  encoded query or JQL of the changes that are for rekey: those are asked for, so that one
@@ -496,7 +496,7 @@ fn build(file: File, folder: &Path, path: Option<&Path>) -> anyhow::Result<Confi
     if let Some(twice) = ids.windows(2).find(|pair| pair[0] == pair[1]) {
         bail!("organization {} stands there twice: give each its own id", twice[0]);
     }
-    let ticket_systems = ticket_systems::all(file.ticket_system, folder, &ids)?;
+    let ticket_systems = ticket_systems::all(file.ticket_system, folder, &ids, &file.outbound.allow()?)?;
     let sources = sources::build(file.source, &ids, folder)?;
     let ids: BTreeSet<OrganizationId> = ids.into_iter().cloned().collect();
     Ok(Config {

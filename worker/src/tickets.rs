@@ -12,15 +12,16 @@ use std::{
 };
 
 use chrono::{DateTime, TimeDelta, Utc};
-use db::{Db, Taken, Taker};
+use db::{Arrival, Db, DeliveryAnswer, Taken, Taker};
 use domain::{
-    OrganizationId, Renewal, RenewalId, Ticket, TicketStanding, TicketWord,
-    intake::{Intake, Source},
+    DeliveryId, DeliveryVerdict, OrganizationId, Renewal, RenewalId, Ticket, TicketStanding, TicketWord,
+    intake::{Fault, Intake, Source},
 };
 use serde_json::{Value as Json, json};
 use tokio::{runtime::Handle, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
+use uuid::Uuid;
 
 use crate::{
     Worker,
@@ -33,6 +34,8 @@ pub use target::TicketTarget;
 const FIRST_LOOK: TimeDelta = TimeDelta::days(2);
 /// How much is asked for twice: an instance writes the time of an update before others can read it.
 const OVERLAP: TimeDelta = TimeDelta::minutes(2);
+/// So much is kept of a record that cannot be used, in bytes; as of a hook.
+const LARGEST_KEPT: usize = 1024 * 1024;
 /// The longest that the loop sleeps, in real time.
 const BEAT: Duration = Duration::from_millis(500);
 
@@ -221,11 +224,11 @@ impl Worker {
             Ok(intake) => intake,
             Err(faults) => {
                 warn!(system = system.id, "A record cannot be read: {faults:?}");
-                return Ok(None);
+                return self.keep_unusable(system, record, None, &Unusable::faults(&faults)).await.map(|()| None);
             }
         };
         let requester = system.source.actor();
-        let taker = Taker { by: &self.name, requester: &requester };
+        let taker = Taker { by: &self.name, requester: &requester, organizations: None };
         let taking = async |tx: &mut db::Tx| tx.take_in(&intake, taker, now).await;
         let taken = match Box::pin(self.db.write(taking)).await {
             // Race: somebody else has raised a renewal of the organization. A second look finds it.
@@ -233,7 +236,42 @@ impl Worker {
             taken => taken?,
         };
         tell(system, &intake, &taken);
+        if let Some(why) = Unusable::of(&taken) {
+            self.keep_unusable(system, record, Some(&intake), &why).await?;
+        }
         Ok(intake.revision.updated_at)
+    }
+
+    /// Keeps a record that nothing follows from as a delivery that was refused, so that people see it and why.
+    async fn keep_unusable(
+        &self,
+        system: &TicketSystem,
+        record: &Json,
+        intake: Option<&Intake>,
+        why: &Unusable,
+    ) -> db::Result<()> {
+        let mut body = record.to_string().into_bytes();
+        let size = i64::try_from(body.len()).unwrap_or(i64::MAX);
+        body.truncate(LARGEST_KEPT);
+        let arrival = Arrival {
+            id: DeliveryId(Uuid::now_v7()),
+            source: system.id.clone(),
+            delivery_id: None,
+            received_at: self.now(),
+            sender: Some(self.name.clone()),
+            retry: None,
+            size,
+            body,
+            natural_key: None,
+            replays: None,
+        };
+        let told = why.told();
+        let keeping = self.db.write_silently(async |tx| tx.keep_unusable(&arrival, intake, &told).await);
+        match keeping.await {
+            // Race: somebody else has read the same record.
+            Err(error) if error.is_unique_violation() => Ok(()),
+            kept => kept,
+        }
     }
 
     async fn no_answer(&self, system: &TicketSystem, renewal: &Renewal, error: &TicketError) -> db::Result<()> {
@@ -256,6 +294,44 @@ impl Worker {
 /// How the detail of a standing begins that rekey had to make up.
 const UNREAD: &str = "The ticket cannot be read";
 
+/// Why nothing follows from a record, as a hook would be answered.
+#[derive(Debug)]
+struct Unusable {
+    status: i32,
+    problem: &'static str,
+    detail: String,
+}
+
+impl Unusable {
+    fn faults(faults: &[Fault]) -> Self {
+        let detail: Vec<_> = faults.iter().map(|fault| format!("{}: {}", fault.pointer, fault.detail)).collect();
+        Self { status: 422, problem: "invalid_request", detail: detail.join("; ") }
+    }
+
+    fn of(taken: &Taken) -> Option<Self> {
+        match taken {
+            Taken::Unusable(faults) => Some(Self::faults(faults)),
+            Taken::Busy { holder } => {
+                let detail = format!("Renewal {holder} of the organization is live.");
+                Some(Self { status: 409, problem: "organization_busy", detail })
+            }
+            Taken::Raised(_) | Taken::Said(_) | Taken::Ignored { .. } | Taken::Beyond => None,
+        }
+    }
+
+    fn told(&self) -> DeliveryAnswer {
+        let Self { status, problem, detail } = self;
+        let body = json!({ "type": format!("urn:rekey:problem:{problem}"), "status": status, "detail": detail });
+        DeliveryAnswer {
+            verdict: DeliveryVerdict::Refused,
+            status: *status,
+            problem: Some((*problem).to_owned()),
+            detail: Some(detail.clone()),
+            body: body.to_string(),
+        }
+    }
+}
+
 fn tell(system: &TicketSystem, intake: &Intake, taken: &Taken) {
     match taken {
         Taken::Raised(renewal) => {
@@ -271,7 +347,8 @@ fn tell(system: &TicketSystem, intake: &Intake, taken: &Taken) {
         Taken::Busy { holder } => {
             info!(system = system.id, ticket = intake.ticket.number, %holder, "The change waits: its organization has a live renewal");
         }
-        Taken::Ignored { .. } | Taken::Said(_) => {}
+        // Whoever asks by themselves reaches all.
+        Taken::Ignored { .. } | Taken::Said(_) | Taken::Beyond => {}
     }
 }
 

@@ -78,6 +78,7 @@ fn problem_of(taken: &Taken) -> Option<Problem> {
     match taken {
         Taken::Busy { holder } => Some(db::Error::OrganizationBusy { holder: *holder }.into()),
         Taken::Unusable(faults) => Some(unusable(faults)),
+        Taken::Beyond => Some(Problem::beyond_reach()),
         Taken::Raised(_) | Taken::Said(_) | Taken::Ignored { .. } => None,
     }
 }

@@ -18,7 +18,7 @@ use tokio::{
 
 /// What kind of day the issuer has.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Mode {
+pub(crate) enum Mode {
     /// It answers with an error.
     Broken,
     /// It closes every connection.
@@ -38,8 +38,8 @@ pub(super) enum Mode {
     Slow,
 }
 
-pub(super) struct Double {
-    pub(super) url: String,
+pub(crate) struct Double {
+    pub(crate) url: String,
     served: Arc<Mutex<Served>>,
     serving: tokio::task::JoinHandle<()>,
 }
@@ -51,7 +51,7 @@ struct Served {
 }
 
 impl Double {
-    pub(super) async fn start(keys: &[Key]) -> Self {
+    pub(crate) async fn start(keys: &[Key]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let served = Arc::new(Mutex::new(Served { mode: Mode::Good, jwks: set(keys), asked: Vec::new() }));
@@ -65,20 +65,20 @@ impl Double {
         Self { url, served, serving }
     }
 
-    pub(super) fn be(&self, mode: Mode) {
+    pub(crate) fn be(&self, mode: Mode) {
         self.served.lock().unwrap().mode = mode;
     }
 
-    pub(super) fn publish(&self, keys: &[Key]) {
+    pub(crate) fn publish(&self, keys: &[Key]) {
         self.publish_set(set(keys));
     }
 
-    pub(super) fn publish_set(&self, jwks: Value) {
+    pub(crate) fn publish_set(&self, jwks: Value) {
         self.served.lock().unwrap().jwks = jwks;
     }
 
     /// How often a path was asked for.
-    pub(super) fn asked(&self, path: &str) -> usize {
+    pub(crate) fn asked(&self, path: &str) -> usize {
         self.served.lock().unwrap().asked.iter().filter(|asked| *asked == path).count()
     }
 }
@@ -132,7 +132,7 @@ fn document(mode: Mode, base: &str, path: &str, jwks: Value) -> Value {
 }
 
 /// A key that an issuer signs with.
-pub(super) struct Key {
+pub(crate) struct Key {
     id: &'static str,
     pair: Pair,
 }
@@ -143,15 +143,15 @@ enum Pair {
 }
 
 impl Key {
-    pub(super) fn rsa(id: &'static str) -> Self {
+    pub(crate) fn rsa(id: &'static str) -> Self {
         Self { id, pair: Pair::Rsa(RsaKeyPair::generate(KeySize::Rsa2048).unwrap()) }
     }
 
-    pub(super) fn ec(id: &'static str) -> Self {
+    pub(crate) fn ec(id: &'static str) -> Self {
         Self { id, pair: Pair::Ec(EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap()) }
     }
 
-    pub(super) fn jwk(&self) -> Value {
+    pub(crate) fn jwk(&self) -> Value {
         let part = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
         match &self.pair {
             Pair::Rsa(pair) => {
@@ -168,12 +168,12 @@ impl Key {
     }
 
     /// A token that says what it is signed with.
-    pub(super) fn sign(&self, algorithm: &str, claims: &Value) -> String {
+    pub(crate) fn sign(&self, algorithm: &str, claims: &Value) -> String {
         self.sign_with(&json!({"alg": algorithm, "typ": "JWT", "kid": self.id}), algorithm, claims)
     }
 
     /// A token whose header says what it likes.
-    pub(super) fn sign_with(&self, header: &Value, algorithm: &str, claims: &Value) -> String {
+    pub(crate) fn sign_with(&self, header: &Value, algorithm: &str, claims: &Value) -> String {
         let text = signed_part(header, claims);
         let random = SystemRandom::new();
         let signature = match &self.pair {
@@ -190,7 +190,7 @@ impl Key {
     }
 
     /// The confusion of RFC 8725, 2.1: HMAC with what everybody knows.
-    pub(super) fn sign_with_public_key_as_secret(&self, claims: &Value) -> String {
+    pub(crate) fn sign_with_public_key_as_secret(&self, claims: &Value) -> String {
         let Pair::Rsa(pair) = &self.pair else { panic!("an RSA key is meant") };
         let der: PublicKeyX509Der<'_> = pair.public_key().as_der().unwrap();
         let text = signed_part(&json!({"alg": "HS256", "typ": "JWT", "kid": self.id}), claims);

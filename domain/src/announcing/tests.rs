@@ -105,6 +105,18 @@ fn a_gate_that_is_passed_at_once_asks_nobody() {
 }
 
 #[test]
+fn a_phase_that_was_held_before_it_began_is_told_when_it_does() {
+    let wait = Wait::TicketNotReady { detail: "state Assess (-4)".to_owned() };
+    let (held, begun) = (waiting(Phase::Generate, wait), running(Phase::Generate));
+    assert_eq!(words(&[at_gate(Gate::Execute), held.clone()]), ["renewal.waiting"]);
+    assert_eq!(words(&[held.clone(), begun.clone()]), [""; 0], "in the middle of it nothing begins");
+    let mut at_last = change(&held, &begun);
+    at_last.detail["began"] = json!(true);
+    let told = announced([(Some(&renewal(begun)), &at_last)]);
+    assert_eq!(told.iter().map(|one| one.news.word()).collect::<Vec<_>>(), ["renewal.phase_began"]);
+}
+
+#[test]
 fn what_steps_do_is_not_told() {
     let renewal = renewal(running(Phase::Distribute));
     let of = |action| NewAudit::new("worker:1", action, json!({ "state": renewal.state }));

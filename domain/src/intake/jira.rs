@@ -45,7 +45,8 @@ pub(super) fn places(name: Name) -> &'static [&'static str] {
 /// The statuses of Jira Service Management's change workflow.
 pub(super) fn usual(state: &str) -> Option<TicketWord> {
     Some(match state {
-        "implementing" => TicketWord::Ready,
+        // Approvals lead to the first, and whoever carries it out to the second.
+        "awaiting implementation" | "implementing" => TicketWord::Ready,
         "completed" | "closed" | "done" | "failed" | "resolved" => TicketWord::Closed,
         "canceled" | "cancelled" => TicketWord::Cancelled,
         "declined" => TicketWord::ApprovalVoided,

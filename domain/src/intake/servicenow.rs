@@ -44,12 +44,13 @@ pub(super) fn places(name: Name) -> &'static [&'static str] {
     }
 }
 
-/// The states of a change as it is delivered, and what each means.
+/// The states of a change as it is delivered, and what each means. A change that is scheduled waits for the one who carries it out: moving it to Implement
+/// is a part of beginning.
 const STATES: [(&str, &str, TicketWord); 8] = [
     ("-5", "New", TicketWord::NotReady),
     ("-4", "Assess", TicketWord::NotReady),
     ("-3", "Authorize", TicketWord::NotReady),
-    ("-2", "Scheduled", TicketWord::NotReady),
+    ("-2", "Scheduled", TicketWord::Ready),
     ("-1", "Implement", TicketWord::Ready),
     ("0", "Review", TicketWord::NotReady),
     ("3", "Closed", TicketWord::Closed),
@@ -59,6 +60,11 @@ const STATES: [(&str, &str, TicketWord); 8] = [
 pub(super) fn usual(state: &str) -> Option<TicketWord> {
     let found = STATES.iter().find(|(number, name, _)| *number == state || name.eq_ignore_ascii_case(state));
     found.map(|(_, _, word)| *word)
+}
+
+/// Whether a state lets a run begin only where the record says that the change is approved: until then an instance may have it scheduled by hand.
+pub(super) fn needs_approval(state: &str) -> bool {
+    state == "-2" || state.eq_ignore_ascii_case("scheduled")
 }
 
 /// A state for people.

@@ -43,7 +43,12 @@ fn a_change_means_what_its_state_approval_and_hold_say_together() {
         (json!({"on_hold": "false"}), None),
         (json!({"state": "-5"}), Some(TicketWord::NotReady)),
         (json!({"state": {"display_value": "New", "value": -5}}), Some(TicketWord::NotReady)),
-        (json!({"state": "-2", "approval": "approved"}), Some(TicketWord::NotReady)),
+        (json!({"state": "-3", "approval": "approved"}), Some(TicketWord::NotReady)),
+        (json!({"state": "-2", "approval": "approved"}), Some(TicketWord::Ready)),
+        (json!({"state": "Scheduled", "approval": "approved", "on_hold": true}), Some(TicketWord::OnHold)),
+        (json!({"state": "-2", "approval": "requested"}), Some(TicketWord::NotReady)),
+        (json!({"state": "-2", "approval": "not requested"}), Some(TicketWord::NotReady)),
+        (json!({"state": "-2"}), Some(TicketWord::NotReady)),
         (json!({"state": "-1", "approval": "approved"}), Some(TicketWord::Ready)),
         (json!({"state": "Implement"}), Some(TicketWord::Ready)),
         (json!({"state": "-1", "approval": "requested"}), Some(TicketWord::NotReady)),
@@ -66,7 +71,10 @@ fn a_change_means_what_its_state_approval_and_hold_say_together() {
 #[test]
 fn the_configuration_says_what_states_of_its_own_mean() {
     let mut source = source(SourceKind::ServiceNow);
-    source.states = BTreeMap::from([("build".to_owned(), TicketWord::Ready), ("-1".to_owned(), TicketWord::NotReady)]);
+    let ready = ["build", "-2"].map(|state| (state.to_owned(), TicketWord::Ready));
+    source.states = BTreeMap::from(ready);
+    source.states.insert("-1".to_owned(), TicketWord::NotReady);
+    assert_eq!(word(&source, &change(json!({"state": "-2"}))), Some(TicketWord::Ready), "with whatever approval");
     assert_eq!(word(&source, &change(json!({"state": "Build"}))), Some(TicketWord::Ready));
     assert_eq!(word(&source, &change(json!({"state": "-1"}))), Some(TicketWord::NotReady));
     assert_eq!(word(&source, &change(json!({"state": "4"}))), Some(TicketWord::Cancelled));

@@ -32,6 +32,13 @@ pub(super) struct FileOutbound {
     allow: Vec<String>,
 }
 
+impl FileOutbound {
+    /// Where connections may go.
+    pub(super) fn allow(&self) -> anyhow::Result<AllowList> {
+        AllowList::parse(self.allow.iter().map(String::as_str)).context("outbound: allow")
+    }
+}
+
 /// A `[[target]]` as it is written.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -87,6 +94,7 @@ pub(super) fn build(
     listen: std::net::SocketAddr,
     folder: &Path,
 ) -> anyhow::Result<Outbound> {
+    let allow = outbound.allow()?;
     let named = outbound.public_url.is_some();
     let public_url = outbound.public_url.unwrap_or_else(|| format!("http://{listen}"));
     let public_url = PublicUrl::parse(&public_url).context("outbound: public_url")?;
@@ -94,7 +102,6 @@ pub(super) fn build(
         named || targets.is_empty(),
         "outbound: set public_url: messages have links, which begin with the URL that people reach this service at"
     );
-    let allow = AllowList::parse(outbound.allow.iter().map(String::as_str)).context("outbound: allow")?;
     let mut ids = BTreeSet::new();
     let mut subscriptions = Vec::with_capacity(targets.len());
     for target in targets {

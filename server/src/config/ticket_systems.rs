@@ -19,6 +19,7 @@ use worker::{
         Trust,
         itsm::{Jira, ServiceNow, TicketCredentials, TicketPatience, TicketWay},
     },
+    outbox::AllowList,
     tickets::{StateNames, TicketClient, TicketSystem},
 };
 
@@ -91,6 +92,7 @@ pub(super) fn all(
     files: Vec<FileTicketSystem>,
     folder: &Path,
     known: &[&OrganizationId],
+    allow: &AllowList,
 ) -> anyhow::Result<Vec<Arc<TicketSystem>>> {
     let mut systems: Vec<Arc<TicketSystem>> = Vec::new();
     for file in files {
@@ -102,13 +104,13 @@ pub(super) fn all(
         if let Some(unknown) = file.organizations.iter().find(|id| !known.contains(id)) {
             bail!("ticket_system {id}: organization {unknown} is not configured");
         }
-        systems.push(Arc::new(configured(file, folder).with_context(|| format!("ticket_system {id}"))?));
+        systems.push(Arc::new(configured(file, folder, allow).with_context(|| format!("ticket_system {id}"))?));
     }
     Ok(systems)
 }
 
 /// A system that can be asked. Nothing is sent yet.
-fn configured(file: FileTicketSystem, folder: &Path) -> anyhow::Result<TicketSystem> {
+fn configured(file: FileTicketSystem, folder: &Path, allow: &AllowList) -> anyhow::Result<TicketSystem> {
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     ensure!(
         !file.id.is_empty() && file.id.len() <= 63 && file.id.chars().all(plain),
@@ -133,7 +135,8 @@ fn configured(file: FileTicketSystem, folder: &Path) -> anyhow::Result<TicketSys
     let way = TicketWay {
         url: file.url.parse().with_context(|| format!("url is `{}`: use https://HOST", file.url))?,
         credentials: credentials(&file, folder)?,
-        tls: trust.build().context("ca_file")?,
+        trust,
+        allow: allow.clone(),
         patience: TicketPatience::default(),
     };
     let (client, mut states, kind) = match file.kind {
@@ -243,6 +246,8 @@ mod tests {
         let cases = [
             (with("acme\"\n", "Acme\"\n"), "use 1 to 63 of a-z"),
             (with("https://", "http://"), "use https://HOST"),
+            (with("acme.service-now.com", "127.0.0.1:8443"), "belongs to this machine or its cloud"),
+            (with("acme.service-now.com", "169.254.169.254"), "belongs to this machine or its cloud"),
             (with("env:PATH", "hunter2"), "by reference"),
             (with("api_key", "color"), "unknown field `color`"),
             (with("api_key = \"env:PATH\"", ""), "name one way to sign in"),

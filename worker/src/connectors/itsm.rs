@@ -9,12 +9,14 @@ pub mod servicenow;
 #[cfg(test)]
 mod tests;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, time::Duration};
 
 use domain::Trouble;
 use reqwest::Url;
-use rustls::ClientConfig;
 use secrecy::SecretString;
+
+use super::Trust;
+use crate::outbox::{AllowList, NoClient, NotAllowed};
 
 pub use super::cloud::Failure;
 pub use jira::Jira;
@@ -51,7 +53,9 @@ pub struct TicketWay {
     /// Who asks.
     pub credentials: TicketCredentials,
     /// Whom connections trust.
-    pub tls: Arc<ClientConfig>,
+    pub trust: Trust,
+    /// Where connections may go beside its own host, and which addresses of this machine that may be.
+    pub allow: AllowList,
     /// How long trouble is waited for within one call.
     pub patience: TicketPatience,
 }
@@ -78,7 +82,10 @@ impl Default for TicketPatience {
 pub enum InvalidTicketWay {
     /// The HTTPS client cannot be made.
     #[error("the HTTPS client cannot be made: {0}")]
-    Client(String),
+    Client(#[from] NoClient),
+    /// Its host is this machine, and nothing says that this is meant.
+    #[error(transparent)]
+    NotAllowed(#[from] NotAllowed),
     /// Secrets would travel readable, or the address is none of a system.
     #[error("`{0}` is no address of a ticket system: use https://HOST or https://HOST:PORT")]
     Url(String),

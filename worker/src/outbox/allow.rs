@@ -139,6 +139,19 @@ impl AllowList {
         rules.into_iter().map(str::parse).collect::<Result<_, _>>().map(Self)
     }
 
+    /// The same and the host of this URL at its port. Addresses of this machine or its cloud must be in a network of the list all the same.
+    #[must_use]
+    pub fn and_host_of(&self, url: &Url) -> Self {
+        let host = plain(url.host_str().unwrap_or_default());
+        let place = match host.parse::<IpAddr>() {
+            Ok(address) if forms(address).iter().any(|form| is_special(*form)) => return self.clone(),
+            Ok(address) => Place::Network(address.into()),
+            Err(_) => Place::Host(host),
+        };
+        let ports = url.port_or_known_default().map_or(Ports::Usual, Ports::One);
+        Self(self.0.iter().cloned().chain([Rule { place, ports }]).collect())
+    }
+
     /// Whether a request may go to this URL, as far as that can be said before its name is resolved.
     pub fn check_url(&self, url: &Url) -> Result<(), NotAllowed> {
         let port = url.port_or_known_default().unwrap_or(0);

@@ -7,7 +7,6 @@ use chrono::{DateTime, TimeDelta, Utc};
 use reqwest::{
     Client, Method, RequestBuilder, StatusCode, Url,
     header::{ACCEPT, CONTENT_TYPE, HeaderMap, RETRY_AFTER},
-    redirect::Policy,
 };
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, de::DeserializeOwned};
@@ -15,8 +14,6 @@ use tokio::sync::{Mutex, Semaphore};
 
 use super::{Failure, InvalidTicketWay, Result, TicketCredentials, TicketError, TicketPatience, TicketWay};
 
-const CONNECT: Duration = Duration::from_secs(10);
-const ANSWER: Duration = Duration::from_secs(30);
 /// The largest answer that is read.
 const LARGEST: usize = 16 << 20;
 /// Requests that are under way at the same time: instances queue what is more, and answer 202 when the queue is full (KB3047080).
@@ -83,22 +80,15 @@ impl<'a> Call<'a> {
 impl Http {
     /// Nothing is sent yet.
     pub(super) fn new(way: TicketWay) -> std::result::Result<Self, InvalidTicketWay> {
-        let TicketWay { mut url, credentials, tls, patience } = way;
-        let local = matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
+        let TicketWay { mut url, credentials, trust, allow, patience } = way;
         let plain = url.scheme() == "https" && url.has_host() && url.username().is_empty() && url.password().is_none();
         if !plain || url.query().is_some() || url.fragment().is_some() {
             return Err(InvalidTicketWay::Url(without_secrets(&url)));
         }
         url.set_path(url.path().trim_end_matches('/').to_owned().as_str());
-        let builder = Client::builder()
-            .tls_backend_preconfigured((*tls).clone())
-            .https_only(true)
-            .redirect(Policy::none())
-            .connect_timeout(CONNECT)
-            .timeout(ANSWER)
-            .user_agent(concat!("rekey/", env!("CARGO_PKG_VERSION")));
-        let built = if local { builder.no_proxy().build() } else { builder.build() };
-        let client = built.map_err(|error| InvalidTicketWay::Client(error.to_string()))?;
+        let allow = allow.and_host_of(&url);
+        allow.check_url(&url)?;
+        let client = allow.client(&trust)?;
         Ok(Self { client, base: url, credentials, patience, room: Semaphore::new(AT_ONCE), token: Mutex::new(None) })
     }
 
