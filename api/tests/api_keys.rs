@@ -107,6 +107,7 @@ async fn a_key_neither_decides_nor_makes_keys() {
     let cases = [
         (json!({"name": "a", "roles": ["approver"]}), "/roles/0"),
         (json!({"name": "a", "roles": ["requester", "administrator"]}), "/roles/1"),
+        (json!({"name": "a", "roles": ["break_glass"]}), "/roles/0"),
         (json!({"name": "a", "roles": []}), "/roles"),
         (json!({"name": "", "roles": ["requester"]}), "/name"),
         (json!({"name": "a\nb", "roles": ["requester"]}), "/name"),

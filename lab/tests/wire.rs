@@ -90,14 +90,15 @@ async fn the_client_of_servicenow_takes_the_lab_for_an_instance() {
     let folder = tempfile::tempdir().unwrap();
     let files = lab.write_files(folder.path()).unwrap();
     let tickets = lab.tickets().unwrap();
-    let mut verifier = peers::python("verify_servicenow.py");
-    verifier
-        .args(["--url", &tickets.servicenow_url, "--control", &lab.control_url(), "--user", &tickets.servicenow_user])
-        .arg("--ca")
-        .arg(&files.ca);
-    let password = tickets.servicenow_password.expose().to_owned();
-    let (passed, told) = tokio::task::spawn_blocking(move || peers::run(verifier, &password)).await.unwrap();
-    assert!(passed, "{told}");
+    // The second time it meets what the first has left there.
+    for time in ["first", "second"] {
+        let mut verifier = peers::python("verify_servicenow.py");
+        let (url, user) = (&tickets.servicenow_url, &tickets.servicenow_user);
+        verifier.args(["--url", url, "--control", &lab.control_url(), "--user", user]).arg("--ca").arg(&files.ca);
+        let password = tickets.servicenow_password.expose().to_owned();
+        let (passed, told) = tokio::task::spawn_blocking(move || peers::run(verifier, &password)).await.unwrap();
+        assert!(passed, "the {time} time: {told}");
+    }
     lab.shutdown().await;
 }
 

@@ -8,6 +8,7 @@ import argparse
 import functools
 import os
 import sys
+import uuid
 
 import requests
 from pysnc import ServiceNowClient
@@ -21,6 +22,9 @@ class Instance:
     def __init__(self, arguments, password):
         self.url, self.control, self.user, self.ca = arguments.url, arguments.control, arguments.user, arguments.ca
         self.password = password
+        # Whoever checks the same instance again finds only their own changes.
+        self.mark = uuid.uuid4().hex
+        self.made = []
         # The flow for client credentials asks for its token without the session's trust.
         os.environ["REQUESTS_CA_BUNDLE"] = self.ca
 
@@ -37,7 +41,14 @@ class Instance:
         assert answer.status_code == 204, answer.text
 
     def change(self, **fields):
-        return self.act(do="create", fields={"short_description": "A change", **fields})
+        change = self.act(do="create", fields={"short_description": "A change", **fields})
+        self.made.append(change["number"])
+        return change
+
+    def clean_up(self):
+        """Calls off what was made: nobody may delete a change."""
+        for number in self.made:
+            self.act(do="cancel", ticket=number)
 
 
 def read(instance, sys_id):
@@ -54,22 +65,23 @@ def inserts_and_gets(instance):
     sys_id = record.insert()
     found = instance.client().GlideRecord("change_request")
     assert found.get("number", record.get_value("number")), record.number
+    instance.made.append(found.get_value("number"))
     assert found.get_value("sys_id") == sys_id and found.get_value("state") == "-5", found.serialize()
     assert found.get_display_value("state") == "New" and found.get_display_value("approval") == "Not Yet Requested"
     assert not instance.client().GlideRecord("change_request").get("0" * 32)
 
 
 def queries(instance):
-    numbers = [instance.change(u_organization="queried", risk=risk)["number"] for risk in ("1", "2", "3")]
+    numbers = [instance.change(u_organization=instance.mark, risk=risk)["number"] for risk in ("1", "2", "3")]
     record = instance.client().GlideRecord("change_request", batch_size=2)
-    record.add_query("u_organization", "queried")
+    record.add_query("u_organization", instance.mark)
     record.add_query("risk", "IN", "1,3")
     record.order_by_desc("number")
     record.query()
     assert record.get_row_count() == 2
     assert [one.get_value("number") for one in record] == [numbers[2], numbers[0]]
     every = instance.client().GlideRecord("change_request", batch_size=2)
-    every.add_encoded_query("u_organization=queried^numberSTARTSWITHCHG")
+    every.add_encoded_query(f"u_organization={instance.mark}^numberSTARTSWITHCHG")
     every.query()
     assert sorted(one.get_value("number") for one in every) == numbers
 
@@ -172,7 +184,10 @@ def main():
     for name in ("--url", "--control", "--user", "--ca"):
         parser.add_argument(name, required=True)
     instance = Instance(parser.parse_args(), sys.stdin.readline().strip())
-    return carry_out([(one.__name__.replace("_", " "), functools.partial(one, instance)) for one in CHECKS])
+    try:
+        return carry_out([(one.__name__.replace("_", " "), functools.partial(one, instance)) for one in CHECKS])
+    finally:
+        instance.clean_up()
 
 
 if __name__ == "__main__":

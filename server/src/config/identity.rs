@@ -181,6 +181,7 @@ impl Build<'_> {
         let length = password.expose_secret().chars().count();
         ensure!(length >= SHORTEST_PASSWORD, "the password has {length} characters: use {SHORTEST_PASSWORD} or more");
         let grants = self.grants(file.roles, file.groups, file.organizations)?;
+        ensure!(!grants.roles.contains(&Role::BreakGlass), "roles: no sender with a password breaks the glass");
         Ok(BasicUser { username: file.username, password, grants })
     }
 
@@ -297,6 +298,7 @@ mod tests {
             (BASIC.replace("env:CARGO_MANIFEST_DIR", "hunter2"), "by reference"),
             (BASIC.replace("env:CARGO_MANIFEST_DIR", "env:CARGO_PKG_NAME"), "use 12 or more"),
             (BASIC.replace("mid-server", "anonymous"), "name of rekey's own"),
+            (BASIC.replace("[\"requester\"]", "[\"break_glass\"]"), "no sender with a password breaks the glass"),
             (BASIC.replace("mid-server", "a:b"), "no colon"),
             (PROXY.replace("10.0.0.0/8", "10.0.0.0/99"), "use ADDRESS or ADDRESS/BITS"),
             (PROXY.replace("certificate_header = \"X-SSL-Client-S-DN\"", ""), "no certificate_header"),

@@ -451,6 +451,31 @@ mod tests {
         assert!(allow.check_url(&url("https://[fd12::9]/")).is_err());
     }
 
+    #[test]
+    fn a_host_that_is_configured_is_allowed_at_its_port_unless_it_is_this_machine() {
+        let of = |text: &str| list(&["hooks.slack.com"]).and_host_of(&url(text));
+        let acme = of("https://ACME.service-now.com/");
+        assert!(acme.check_url(&url("https://acme.service-now.com/api")).is_ok());
+        assert!(acme.check_url(&url("https://hooks.slack.com/")).is_ok(), "the others stay");
+        for other in ["https://acme.service-now.com:8443/", "https://other.service-now.com/", "https://10.1.2.3/"] {
+            assert!(acme.check_url(&url(other)).is_err(), "{other}");
+        }
+        assert!(of("https://10.1.2.3:8443/").check_url(&url("https://10.1.2.3:8443/api")).is_ok());
+        for special in
+            ["https://127.0.0.1:8443/", "https://[::1]/", "https://169.254.169.254/", "https://[::ffff:127.0.0.1]/"]
+        {
+            let refused = of(special).check_url(&url(special)).unwrap_err();
+            assert!(refused.to_string().contains("belongs to this machine or its cloud"), "{refused}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_configured_name_that_leads_to_this_machine_is_not_followed() {
+        let place = url("https://localhost:8443/");
+        let refused = list(&[]).and_host_of(&place).resolve("localhost", Some(8443)).await.unwrap_err();
+        assert!(matches!(refused, Unresolved::NotAllowed(_)), "{refused}");
+    }
+
     #[tokio::test]
     async fn a_name_that_leads_to_this_machine_is_not_followed() {
         let refused = list(&["localhost"]).resolve("localhost", Some(443)).await.unwrap_err();

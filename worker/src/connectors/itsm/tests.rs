@@ -144,6 +144,23 @@ async fn credentials_that_are_wrong_are_told_and_not_shown() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_instance_on_this_machine_is_asked_only_if_the_configuration_says_so() {
+    let place = Place::start().await;
+    let told = place.lab.tickets().unwrap();
+    let key = || TicketCredentials::ApiKey(secret(&told.servicenow_password));
+    let address = TicketWay { allow: AllowList::default(), ..way(&place.lab, &told.servicenow_url, key()) };
+    let refused = ServiceNow::new(address).unwrap_err();
+    assert!(matches!(refused, InvalidTicketWay::NotAllowed(_)), "{refused}");
+    // Its name is configured; that it leads to this machine is not.
+    let mut url: Url = told.servicenow_url.parse().unwrap();
+    url.set_host(Some("localhost")).unwrap();
+    let named = TicketWay { allow: AllowList::default(), ..way(&place.lab, url.as_str(), key()) };
+    let error = ServiceNow::new(named).unwrap().change(&place.scheduled().await).await.unwrap_err();
+    assert_eq!(error.trouble.code, "ticket_system_unreachable");
+    assert!(error.trouble.message.contains("belongs to this machine or its cloud"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_id_that_is_none_reaches_no_path() {
     let place = Place::start().await;
     for id in ["", "CHG0030022", "../sys_user", "0f4ac6c4b750230096c3e4f6ee11a9f^"] {
