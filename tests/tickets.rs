@@ -117,7 +117,12 @@ fn add_sources(config: &Path, folder: &Path) {
     std::fs::write(folder.join("hook-secret"), SECRET).unwrap();
     let text = std::fs::read_to_string(config).unwrap();
     let (before, after) = text.split_once("[[organization]]").unwrap();
+    // Whoever waits here asks again and again.
     let sources = r#"
+[limits]
+requests_per_minute = 100000
+burst = 100000
+
 [[source]]
 id = "servicenow"
 kind = "servicenow"
