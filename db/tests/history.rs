@@ -172,6 +172,7 @@ async fn polling(db: &Db) {
     live.await.unwrap();
     let polling = db.write(async |tx| {
         tx.take_ticket_poll("acme", now() + TimeDelta::minutes(1), now()).await?;
+        tx.keep_unusable(&arrival(Some(WORKER), "found"), None, &told(DeliveryVerdict::Refused)).await?;
         tx.ticket_polled("acme", now()).await
     });
     polling.await.unwrap();
