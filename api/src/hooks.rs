@@ -14,7 +14,7 @@ use actix_web::{
     web::{Data, Path, Payload},
 };
 use chrono::{DateTime, Utc};
-use db::{Arrival, Delivered};
+use db::{Arrival, Delivered, Taker};
 use domain::{
     DeliveryId, Digest,
     intake::{Fault, Intake, SourceKind},
@@ -57,7 +57,7 @@ const STRANGER_LIMIT: usize = 4 * 1024;
     (status = 404, description = "There is no such source"),
     (status = 409, description = "Another renewal of the organization is live: send it again when that one is over"),
     (status = 413, description = "The body is longer than a megabyte"),
-    (status = 422, description = "Members of the body cannot be used; `errors` names them")
+    (status = 422, description = "Members of the body cannot be used (`errors` names them), or with this start time the old certificate expires too early (`not_feasible`)")
 ))]
 #[post("/v1/hooks/servicenow/{source}")]
 pub(crate) async fn receive_from_servicenow(
@@ -82,7 +82,7 @@ pub(crate) async fn receive_from_servicenow(
     (status = 400, description = "The body is not JSON"),
     (status = 404, description = "There is no such source"),
     (status = 413, description = "The body is longer than a megabyte"),
-    (status = 422, description = "Members of the body cannot be used; `errors` names them")
+    (status = 422, description = "Members of the body cannot be used (`errors` names them), or with this start time the old certificate expires too early (`not_feasible`)")
 ))]
 #[post("/v1/hooks/jira/{source}")]
 pub(crate) async fn receive_from_jira(
@@ -108,7 +108,7 @@ pub(crate) async fn receive_from_jira(
     (status = 404, description = "There is no such source"),
     (status = 409, description = "Another renewal of the organization is live: send it again when that one is over"),
     (status = 413, description = "The body is longer than a megabyte"),
-    (status = 422, description = "Members of the body cannot be used; `errors` names them")
+    (status = 422, description = "Members of the body cannot be used (`errors` names them), or with this start time the old certificate expires too early (`not_feasible`)")
 ))]
 #[post("/v1/hooks/generic/{source}")]
 pub(crate) async fn receive_from_anybody(
@@ -294,8 +294,10 @@ pub(crate) async fn process(state: &State, source: &Source, mut arrival: Arrival
         arrival.natural_key = Some(natural_key(source, &intake, &arrival.body));
     }
     let answering = |taken: &db::Taken| answer::of(source.reading.kind, &arrival, &intake, taken);
-    let requester = source.reading.actor();
-    match state.db.deliver(&arrival, &intake, &requester, answering).await? {
+    let actor = source.reading.actor();
+    let asked = intake.request.as_ref().ok().and_then(|request| state.organizations.get(&request.organization));
+    let taker = Taker { by: &actor, requester: &actor, policy: asked.map(|organization| &organization.policy) };
+    match state.db.deliver(&arrival, &intake, taker, answering).await? {
         Delivered::Now(taken) => answer::respond(source.reading.kind, &arrival, &intake, &taken),
         Delivered::Before { status, body, renewal } => Ok(answer::again(status, body, renewal)),
     }

@@ -114,13 +114,18 @@ impl Service {
 
     /// One on SQLite and, where `TEST_POSTGRES_URL` names a server, one on PostgreSQL: for what depends on how transactions meet.
     pub(crate) async fn start_on_each() -> Vec<Self> {
-        let mut services = vec![Self::start().await];
+        Self::start_each_under(&organization("contoso")).await
+    }
+
+    /// As [`Service::start_on_each`], whose Contoso has rules of its own.
+    pub(crate) async fn start_each_under(contoso: &Organization) -> Vec<Self> {
+        let mut services = vec![Self::start_under(contoso.clone()).await];
         if let Ok(server) = std::env::var("TEST_POSTGRES_URL") {
             let name = format!("rekey_{}", uuid::Uuid::new_v4().simple());
             administer(&server, format!("CREATE DATABASE {name}")).await;
             let db = Db::open(&format!("{}/{name}", server.rsplit_once('/').unwrap().0)).await.unwrap();
             db.migrate().await.unwrap();
-            let service = Self::start_with(db, tempfile::tempdir().unwrap(), |state| state);
+            let service = Self::start_of(db, tempfile::tempdir().unwrap(), contoso.clone(), |state| state);
             services.push(Self { postgres: Some((server, name)), ..service });
         }
         services

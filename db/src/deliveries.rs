@@ -98,10 +98,10 @@ impl Db {
         &self,
         arrival: &Arrival,
         intake: &Intake,
-        requester: &str,
+        taker: Taker<'_>,
         answer: impl Fn(&Taken) -> DeliveryAnswer,
     ) -> Result<Delivered> {
-        let delivering = async |tx: &mut Tx| tx.deliver(arrival, intake, requester, &answer).await;
+        let delivering = async |tx: &mut Tx| tx.deliver(arrival, intake, taker, &answer).await;
         match Box::pin(self.write(delivering)).await {
             // Race: on PostgreSQL somebody else has raised a renewal of the organization. A second look finds it.
             Err(error) if error.is_unique_violation() => Box::pin(self.write(delivering)).await,
@@ -115,7 +115,7 @@ impl Tx {
         &mut self,
         arrival: &Arrival,
         intake: &Intake,
-        requester: &str,
+        taker: Taker<'_>,
         answer: &impl Fn(&Taken) -> DeliveryAnswer,
     ) -> Result<Delivered> {
         // Order: copies of a delivery are about the same record, so they come here one after the other.
@@ -132,8 +132,7 @@ impl Tx {
             self.insert_delivery(&copy, Some(intake), &told, first.renewal_id, Some(first.id)).await?;
             return Ok(Delivered::Before { status: told.status, body: told.body, renewal: first.renewal_id });
         }
-        let by = format!("source:{}", arrival.source);
-        let taken = self.take_in(intake, Taker { by: &by, requester }, arrival.received_at).await?;
+        let taken = self.take_in(intake, taker, arrival.received_at).await?;
         let told = answer(&taken);
         let taken_in = matches!(told.verdict, DeliveryVerdict::Accepted | DeliveryVerdict::Ignored);
         // What was refused may be sent again when it can be taken.
@@ -145,7 +144,7 @@ impl Tx {
                 "source": arrival.source, "delivery": arrival.id, "sender": arrival.sender, "event": intake.event,
                 "ticket": intake.ticket.number, "mod_count": intake.revision.mod_count
             });
-            self.audit(renewal, NewAudit::new(by, "delivery.accepted", detail), arrival.received_at).await?;
+            self.audit(renewal, NewAudit::new(taker.by, "delivery.accepted", detail), arrival.received_at).await?;
         }
         Ok(Delivered::Now(Box::new(taken)))
     }

@@ -2,8 +2,10 @@
 
 use chrono::{DateTime, Utc};
 use domain::{
-    Renewal, RenewalId, TicketWord,
+    Policy, Renewal, RenewalId, Request, TicketWord,
     intake::{Fault, Intake, Revision},
+    planning::in_time::{self, TooLate},
+    renewal::AtRisk,
 };
 use uuid::Uuid;
 
@@ -30,6 +32,8 @@ pub enum Taken {
     },
     /// It asks for a renewal that cannot be raised like this.
     Unusable(Vec<Fault>),
+    /// It asks for a renewal whose start time is too late for the old certificate.
+    TooLate(TooLate),
 }
 
 impl Taken {
@@ -39,7 +43,7 @@ impl Taken {
         match self {
             Self::Raised(renewal) | Self::Said(renewal) => Some(renewal.id),
             Self::Ignored { renewal, .. } => *renewal,
-            Self::Busy { .. } | Self::Unusable(_) => None,
+            Self::Busy { .. } | Self::Unusable(_) | Self::TooLate(_) => None,
         }
     }
 }
@@ -92,6 +96,8 @@ pub struct Taker<'a> {
     pub by: &'a str,
     /// Who asks for a renewal where the record does not say it.
     pub requester: &'a str,
+    /// The rules of the organization that the record asks for a renewal of; none where it asks for none that there is.
+    pub policy: Option<&'a Policy>,
 }
 
 /// What was known of a record before.
@@ -164,8 +170,13 @@ impl Tx {
             Ok(request) => request.clone(),
             Err(faults) => return Ok(Taken::Unusable(faults.clone())),
         };
+        let at_risk = match self.feasible(&request, taker.policy, now).await? {
+            Ok(at_risk) => at_risk,
+            Err(late) => return Ok(Taken::TooLate(late)),
+        };
         let requester = intake.requested_by.as_deref().unwrap_or(taker.requester);
-        let renewal = Renewal::requested(RenewalId(Uuid::now_v7()), requester, request, now);
+        let requested = Renewal::requested(RenewalId(Uuid::now_v7()), requester, request, now);
+        let renewal = Renewal { at_risk, ..requested };
         match self.create_renewal(&renewal, now).await {
             Ok(()) => {}
             Err(Error::OrganizationBusy { holder }) => return Ok(Taken::Busy { holder }),
@@ -175,6 +186,19 @@ impl Tx {
             Some(standing) => Ok(Taken::Raised(self.ticket_said(renewal.id, standing, taker.by, now).await?)),
             None => Ok(Taken::Raised(renewal)),
         }
+    }
+
+    /// What the last look at an organization says of the start time of a request: in time, at risk, or too late. Nothing is known before somebody has
+    /// looked; the preflight looks again.
+    pub async fn feasible(
+        &mut self,
+        request: &Request,
+        policy: Option<&Policy>,
+        now: DateTime<Utc>,
+    ) -> Result<std::result::Result<Option<AtRisk>, TooLate>> {
+        let Some(policy) = policy else { return Ok(Ok(None)) };
+        let seen = self.latest_snapshot(&request.organization).await?;
+        Ok(seen.map_or(Ok(None), |seen| in_time::asked(policy, request, &seen, now)))
     }
 
     /// Locks what is known of the record until the transaction ends: who comes with the same one waits.

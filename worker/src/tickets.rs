@@ -225,7 +225,9 @@ impl Worker {
             }
         };
         let requester = system.source.actor();
-        let taker = Taker { by: &self.name, requester: &requester };
+        let asked = intake.request.as_ref().ok().and_then(|request| self.managed(&request.organization));
+        let policy = asked.map(|managed| &managed.organization.policy);
+        let taker = Taker { by: &self.name, requester: &requester, policy };
         let taking = async |tx: &mut db::Tx| tx.take_in(&intake, taker, now).await;
         let taken = match Box::pin(self.db.write(taking)).await {
             // Race: somebody else has raised a renewal of the organization. A second look finds it.
@@ -267,6 +269,10 @@ fn tell(system: &TicketSystem, intake: &Intake, taken: &Taken) {
                 ticket = intake.ticket.number,
                 "No renewal can be raised from the change: {faults:?}"
             );
+        }
+        Taken::TooLate(late) => {
+            let ticket = &intake.ticket.number;
+            warn!(system = system.id, ticket, "No renewal can be raised from the change: {}", late.trouble());
         }
         Taken::Busy { holder } => {
             info!(system = system.id, ticket = intake.ticket.number, %holder, "The change waits: its organization has a live renewal");
