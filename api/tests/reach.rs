@@ -42,6 +42,7 @@ fn body(path: &str, digest: &str) -> Value {
         }
         "decisions" => json!({"gate": "execute", "verb": "reject", "plan_digest": digest, "reason": "No"}),
         "api-keys" => json!({"name": "mine", "roles": ["requester"]}),
+        _ if path.contains("/reviews/") => json!({"verdict": "justified", "finding": "It could not wait"}),
         _ => json!({"reason": "Because"}),
     }
 }

@@ -34,11 +34,11 @@ impl Tx {
         Ok(())
     }
 
-    /// The live renewals of tickets of a system; an organization has one at most.
+    /// The live renewals of tickets of a system; an organization has one at most. In no order.
     pub async fn live_renewals_of_system(&mut self, system: &str) -> Result<Vec<Renewal>> {
         let sql = sqlx::AssertSqlSafe(format!(
             "SELECT {COLUMNS} FROM renewal WHERE request->'ticket'->>'system' = $1
-             AND status IN ('requested', 'planning', 'awaiting_approval', 'scheduled', 'running', 'waiting', 'soaking', 'paused') ORDER BY id"
+             AND status IN ('requested', 'planning', 'awaiting_approval', 'scheduled', 'running', 'waiting', 'soaking', 'paused')"
         ));
         Ok(on!(self, |db| sqlx::query_as(sql).bind(system).fetch_all(db).await)?)
     }

@@ -180,7 +180,7 @@ async fn what_is_announced_while_the_last_message_is_delivered_is_not_forgotten(
             if word(&claimed) == "renewal.awaiting_approval" {
                 let yes = decision(renewal.id, &plan, Verb::Approve);
                 db.write(async |tx| tx.decide(&yes, None, now()).await).await.unwrap();
-                let (_, finished) = futures_util::join!(
+                let (_, finished) = tokio::join!(
                     Box::pin(expand(&db, &["chat"])),
                     Box::pin(finish(&db, &claimed, MessageEnd::Delivered, now()))
                 );

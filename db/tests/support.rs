@@ -318,7 +318,7 @@ pub(crate) async fn distributing(db: &Db, organization: &str, servers: usize) ->
     let past = minutes(-60);
     let new = renewal(organization);
     db.write(async |tx| tx.create_renewal(&new, past).await).await.unwrap();
-    let preflight = claim(db, past).await.unwrap();
+    let preflight = Box::pin(claim(db, past)).await.unwrap();
     assert_eq!(preflight.step.renewal_id, new.id);
     let managed = Organization {
         id: new.organization_id.clone(),
@@ -330,10 +330,10 @@ pub(crate) async fn distributing(db: &Db, organization: &str, servers: usize) ->
         policy: Policy::default(),
     };
     let plan = domain::planning::plan(&managed, &new.request, &snapshot_of(servers), now()).unwrap();
-    db.write(async |tx| tx.finish_preflight(&preflight, WORKER, &plan, past).await).await.unwrap();
+    Box::pin(db.write(async |tx| tx.finish_preflight(&preflight, WORKER, &plan, past).await)).await.unwrap();
     let yes = decision(new.id, &plan, Verb::Approve);
-    db.write(async |tx| tx.decide(&yes, None, past).await).await.unwrap();
-    let generate = claim(db, past).await.unwrap();
+    Box::pin(db.write(async |tx| tx.decide(&yes, None, past).await)).await.unwrap();
+    let generate = Box::pin(claim(db, past)).await.unwrap();
     let outcome = Outcome::Generated {
         thumbprint: thumbprint('B'),
         not_before: now(),
@@ -342,6 +342,7 @@ pub(crate) async fn distributing(db: &Db, organization: &str, servers: usize) ->
         certificate: None,
         exchange_publishes_at: None,
     };
-    db.write(async |tx| tx.finish_step(&generate, WORKER, &StepEnd::Done(outcome.clone()), now()).await).await.unwrap();
+    let end = StepEnd::Done(outcome);
+    Box::pin(db.write(async |tx| tx.finish_step(&generate, WORKER, &end, now()).await)).await.unwrap();
     new
 }

@@ -340,6 +340,7 @@ struct File {
     outbound: targets::FileOutbound,
     #[serde(default)]
     target: Vec<targets::FileTarget>,
+    #[serde(default)]
     identity: identity::FileIdentity,
     #[serde(default)]
     limits: identity::FileLimits,
