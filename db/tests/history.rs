@@ -111,7 +111,6 @@ async fn deciding(db: &Db) {
     db.write(async |tx| tx.create_renewal(&risky, now()).await).await.unwrap();
     let preflight = claim(db, now()).await.unwrap();
     let plan = plan(&risky.request);
-    let yes = decision(risky.id, &plan, Verb::Approve);
     let planning = async |tx: &mut db::Tx| {
         tx.feasible(&risky.request, Some(&Policy::default()), now()).await?.unwrap();
         tx.finish_preflight(&preflight, WORKER, &plan, now()).await?;
@@ -125,12 +124,13 @@ async fn deciding(db: &Db) {
         let review = tx.reviews(risky.id).await?.remove(0);
         let of = (risky.id, review.id);
         tx.review(of, ReviewVerdict::Justified, "Nobody was on duty", "vera", now()).await?;
-        // Somebody was faster.
-        let late = tx.decide(&yes, None, now()).await;
-        assert!(late.is_err(), "{late:?}");
         let voided = TicketStanding { word: TicketWord::ApprovalVoided, detail: "void".to_owned(), read_at: now() };
         tx.ticket_said(risky.id, voided, "ticket:test", now()).await?;
-        tx.cancel(risky.id, None, "oscar", "enough", now()).await
+        tx.cancel(risky.id, None, "oscar", "enough", now()).await?;
+        // Somebody was faster, who is named.
+        let late = tx.cancel(risky.id, None, "olga", "enough", now()).await;
+        assert!(matches!(late, Err(db::Error::Overtaken { .. })), "{late:?}");
+        db::Result::Ok(())
     };
     db.write(reviewing).await.unwrap();
 }
