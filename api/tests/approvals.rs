@@ -33,7 +33,7 @@ use Say::{As, Later, Replan, Ticket};
 async fn play(policy: Value, said: &[Say]) -> (String, Vec<String>) {
     let mut ends = Vec::new();
     for service in Service::start_each_under(&under(policy.clone())).await {
-        ends.push(play_on(service, &policy, said).await);
+        ends.push(Box::pin(play_on(service, &policy, said)).await);
     }
     ends.dedup();
     assert_eq!(ends.len(), 1, "the databases differ: {ends:?}");

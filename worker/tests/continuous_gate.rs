@@ -189,7 +189,7 @@ impl Play {
             return self.go_on();
         }
         self.injected.push(point);
-        self.come_in_between(run).await;
+        Box::pin(self.come_in_between(run)).await;
     }
 
     fn is_here(&self, step: &Step) -> bool {
@@ -363,12 +363,12 @@ fn takes_back(run: &LoadedRun, effect: &Effect) -> bool {
 
 /// Plays a run, and returns the steps before which it came in between.
 async fn play(what: Injected, hybrid: Option<Circumstances>, only: Option<StepKind>) -> Vec<Point> {
-    let mut play = Play::begin(what, hybrid, only).await;
+    let mut play = Box::pin(Play::begin(what, hybrid, only)).await;
     if timeout(PATIENCE, play.see_through()).await.is_err() {
         let (run, troubles) = (play.world.run(play.id).await, play.world.troubles(play.id).await);
         panic!("{what:?} {:?}: stuck: {:?}\n{troubles:#?}", play.injected, run.renewal.state);
     }
-    play.end().await
+    Box::pin(play.end()).await
 }
 
 /// The steps of the small organization that change something.
