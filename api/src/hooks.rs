@@ -58,7 +58,7 @@ const STRANGER_LIMIT: usize = 4 * 1024;
     (status = 404, description = "There is no such source"),
     (status = 409, description = "Another renewal of the organization is live: send it again when that one is over"),
     (status = 413, description = "The body is longer than a megabyte"),
-    (status = 422, description = "Members of the body cannot be used; `errors` names them")
+    (status = 422, description = "Members of the body cannot be used (`errors` names them), or with this start time the old certificate expires too early (`not_feasible`)")
 ))]
 #[post("/v1/hooks/servicenow/{source}")]
 pub(crate) async fn receive_from_servicenow(
@@ -83,7 +83,7 @@ pub(crate) async fn receive_from_servicenow(
     (status = 400, description = "The body is not JSON"),
     (status = 404, description = "There is no such source"),
     (status = 413, description = "The body is longer than a megabyte"),
-    (status = 422, description = "Members of the body cannot be used; `errors` names them")
+    (status = 422, description = "Members of the body cannot be used (`errors` names them), or with this start time the old certificate expires too early (`not_feasible`)")
 ))]
 #[post("/v1/hooks/jira/{source}")]
 pub(crate) async fn receive_from_jira(
@@ -109,7 +109,7 @@ pub(crate) async fn receive_from_jira(
     (status = 404, description = "There is no such source"),
     (status = 409, description = "Another renewal of the organization is live: send it again when that one is over"),
     (status = 413, description = "The body is longer than a megabyte"),
-    (status = 422, description = "Members of the body cannot be used; `errors` names them")
+    (status = 422, description = "Members of the body cannot be used (`errors` names them), or with this start time the old certificate expires too early (`not_feasible`)")
 ))]
 #[post("/v1/hooks/generic/{source}")]
 pub(crate) async fn receive_from_anybody(
@@ -310,7 +310,13 @@ pub(crate) async fn process(
     }
     let answering = |taken: &db::Taken| answer::of(source.reading.kind, &arrival, &intake, taken);
     let actor = source.reading.actor();
-    let taker = Taker { by: &actor, requester: &actor, organizations: within };
+    let asked = intake.request.as_ref().ok().and_then(|request| state.organizations.get(&request.organization));
+    let taker = Taker {
+        by: &actor,
+        requester: &actor,
+        organizations: within,
+        policy: asked.map(|organization| &organization.policy),
+    };
     match state.db.deliver(&arrival, &intake, taker, answering).await? {
         Delivered::Now(taken) => answer::respond(source.reading.kind, &arrival, &intake, &taken),
         Delivered::Before { status, body, renewal } => Ok(answer::again(status, body, renewal)),

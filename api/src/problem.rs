@@ -11,7 +11,10 @@ use actix_web::{
     web::Data,
 };
 use chrono::{DateTime, Utc};
-use domain::{Delivery, DeliveryVerdict, OrganizationId, RenewalId, Trouble, audit::AuditEntry};
+use domain::{
+    Delivery, DeliveryVerdict, OrganizationId, RenewalId, Trouble, audit::AuditEntry, feasibility::Feasibility,
+    planning::in_time::TooLate,
+};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -109,9 +112,9 @@ pub(crate) struct Winner {
 
 /// When a renewal can be done.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Slots {
-    pub(crate) first_feasible_slot: Option<DateTime<Utc>>,
-    pub(crate) latest_safe_start: Option<DateTime<Utc>>,
+struct Slots {
+    first_feasible_slot: Option<DateTime<Utc>>,
+    latest_safe_start: Option<DateTime<Utc>>,
 }
 
 /// A member of the body that is wrong.
@@ -425,9 +428,10 @@ impl Problem {
     }
 
     /// 422: the start time is too late for the old certificate.
-    pub(crate) fn not_feasible(trouble: Trouble, slots: Slots) -> Self {
-        let mut problem = Self::refused(trouble);
-        problem.told.slots = Some(slots);
+    pub(crate) fn too_late(late: &TooLate) -> Self {
+        let mut problem = Self::refused(late.trouble());
+        let Feasibility { starts_at, latest_safe_start, .. } = late.at_once;
+        problem.told.slots = Some(Slots { first_feasible_slot: starts_at, latest_safe_start });
         problem
     }
 

@@ -8,8 +8,7 @@ use actix_web::{
 };
 use db::{Raise, Raised};
 use domain::{
-    Digest, OrganizationId, Renewal, RenewalId, Request, plan::canonical_json, planning::in_time,
-    progress::PhaseProgress, renewal::AtRisk,
+    Digest, OrganizationId, Renewal, RenewalId, Request, plan::canonical_json, progress::PhaseProgress, renewal::AtRisk,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -21,7 +20,7 @@ use crate::{
     idempotency::{CallerKey, IdempotencyHeader},
     input::{Body, Params, none_match_names},
     page::{Cursor, Limit, Page},
-    problem::{FieldError, Slots},
+    problem::FieldError,
 };
 
 /// Raise a renewal.
@@ -99,18 +98,8 @@ fn check(state: &State, caller: &Caller, request: &Request) -> Result<(), Proble
 /// What is known of the old certificate's end says about the start time. Nothing is known before somebody has looked; the preflight looks again.
 async fn feasible(state: &State, request: &Request) -> Result<Option<AtRisk>, Problem> {
     let (organization, now) = (state.organization(&request.organization)?, state.now());
-    let seen = state.db.read(async |tx| tx.latest_snapshot(&request.organization).await).await?;
-    let Some(seen) = seen else { return Ok(None) };
-    match in_time::asked(&organization.policy, request, &seen, now) {
-        Ok(at_risk) => Ok(at_risk),
-        Err(late) => {
-            let slots = Slots {
-                first_feasible_slot: late.at_once.starts_at,
-                latest_safe_start: late.at_once.latest_safe_start,
-            };
-            Err(Problem::not_feasible(late.trouble(), slots))
-        }
-    }
+    let feasible = state.db.read(async |tx| tx.feasible(request, Some(&organization.policy), now).await).await?;
+    feasible.map_err(|late| Problem::too_late(&late))
 }
 
 fn requested(state: &State, requested_by: &str, request: Request) -> Renewal {

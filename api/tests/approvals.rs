@@ -29,9 +29,18 @@ enum Say {
 }
 use Say::{As, Later, Replan, Ticket};
 
-/// Plays a row and returns the status at its end with what is missing at the first gate.
+/// Plays a row on each database, and returns the status at its end with what is missing at the first gate.
 async fn play(policy: Value, said: &[Say]) -> (String, Vec<String>) {
-    let service = Service::start_under(under(policy.clone())).await;
+    let mut ends = Vec::new();
+    for service in Service::start_each_under(&under(policy.clone())).await {
+        ends.push(Box::pin(play_on(service, &policy, said)).await);
+    }
+    ends.dedup();
+    assert_eq!(ends.len(), 1, "the databases differ: {ends:?}");
+    ends.remove(0)
+}
+
+async fn play_on(service: Service, policy: &Value, said: &[Say]) -> (String, Vec<String>) {
     let url = service.raise().await;
     let mut digest = service.plan_under(&url, &under(policy.clone()), false).await.digest().to_string();
     let mut now = Utc::now();
@@ -172,54 +181,57 @@ async fn a_standard_change_is_approved_by_its_ticket_and_an_emergency_has_rules_
         "standard": {"ticket": "required", "gates": {"execute": {"quorum": 0}}},
         "emergency": {"gates": {"execute": {"quorum": 1}}}
     });
-    let service = Service::start_under(under(rules.clone())).await;
-    let asked = json!({"organization": "contoso", "change_type": "standard", "risk": "low"});
-    let url = service.post(ALICE, "/v1/renewals", asked).await.header("location").to_owned();
-    service.plan_under(&url, &under(rules.clone()), false).await;
-    assert_eq!(service.get(ALICE, &url).await.expect(200)["state"]["status"], "awaiting_approval");
-    let standing = TicketStanding { word: TicketWord::Ready, detail: "Implement".to_owned(), read_at: Utc::now() };
-    service
-        .db
-        .write(async |tx| tx.ticket_said(id_of(&url), standing.clone(), "ticket:test", Utc::now()).await)
-        .await
-        .unwrap();
-    assert_eq!(service.get(ALICE, &url).await.expect(200)["state"]["status"], "running");
-    service.post(OSCAR, &format!("{url}/cancel"), json!({"reason": "Now for the other one"})).await.expect(200);
-    let asked = json!({"organization": "contoso", "reason": "compromised", "change_type": "standard", "risk": "high"});
-    let url = service.post(ALICE, "/v1/renewals", asked).await.header("location").to_owned();
-    let digest = service.plan_under(&url, &under(rules), false).await.digest().to_string();
-    let taken = service.decide(BOB, &url, "approve", &digest).await.expect(201);
-    assert_eq!(taken["renewal"]["state"]["status"], "running");
-    service.stop().await;
+    for service in Service::start_each_under(&under(rules.clone())).await {
+        let asked = json!({"organization": "contoso", "change_type": "standard", "risk": "low"});
+        let url = service.post(ALICE, "/v1/renewals", asked).await.header("location").to_owned();
+        service.plan_under(&url, &under(rules.clone()), false).await;
+        assert_eq!(service.get(ALICE, &url).await.expect(200)["state"]["status"], "awaiting_approval");
+        let standing = TicketStanding { word: TicketWord::Ready, detail: "Implement".to_owned(), read_at: Utc::now() };
+        service
+            .db
+            .write(async |tx| tx.ticket_said(id_of(&url), standing.clone(), "ticket:test", Utc::now()).await)
+            .await
+            .unwrap();
+        assert_eq!(service.get(ALICE, &url).await.expect(200)["state"]["status"], "running");
+        service.post(OSCAR, &format!("{url}/cancel"), json!({"reason": "Now for the other one"})).await.expect(200);
+        let asked =
+            json!({"organization": "contoso", "reason": "compromised", "change_type": "standard", "risk": "high"});
+        let url = service.post(ALICE, "/v1/renewals", asked).await.header("location").to_owned();
+        let digest = service.plan_under(&url, &under(rules.clone()), false).await.digest().to_string();
+        let taken = service.decide(BOB, &url, "approve", &digest).await.expect(201);
+        assert_eq!(taken["renewal"]["state"]["status"], "running");
+        service.stop().await;
+    }
 }
 
 #[tokio::test]
 async fn broken_glass_needs_the_role_and_a_reason_and_leaves_a_review_to_somebody_else() {
-    let service = Service::start_under(under(json!({"execute_quorum": 3}))).await;
-    let (url, digest) = service.planned().await;
-    let broken = |reason: &str| json!({"gate": "execute", "verb": "approve", "plan_digest": digest, "reason": reason, "break_glass": true});
-    let decisions = format!("{url}/decisions");
-    let why = "The key was published and nobody else can be reached";
-    service.post(ROOT, &decisions, broken(why)).await.problem(403, "forbidden");
-    service.post(BOB, &decisions, broken(why)).await.problem(403, "forbidden");
-    service.post(EVE, &decisions, broken("Urgent")).await.problem(422, "reason_too_short");
-    service.decide(EVE, &url, "approve", &digest).await.problem(403, "forbidden");
-    let taken = service.post(EVE, &decisions, broken(why)).await.expect(201);
-    assert_eq!(
-        (&taken["renewal"]["state"]["status"], &taken["renewal"]["open_reviews"]),
-        (&json!("running"), &json!(1))
-    );
-    let reviews = service.get(VERA, &format!("{url}/reviews")).await.expect(200);
-    let review = format!("{url}/reviews/{}", reviews["items"][0]["id"].as_str().unwrap());
-    let finding = json!({"verdict": "justified", "finding": "Nobody else was on duty"});
-    service.post(EVE, &review, finding.clone()).await.problem(403, "own_review");
-    service.post(OSCAR, &review, finding.clone()).await.problem(403, "forbidden");
-    assert_eq!(service.post(VERA, &review, finding.clone()).await.expect(200)["reviewed_by"], VERA.name);
-    service.post(VERA, &review, finding).await.problem(409, "already_reviewed");
-    assert_eq!(service.get(ALICE, &url).await.expect(200)["open_reviews"], 0);
-    let audit = service.get(VERA, &format!("{url}/audit")).await.expect(200).to_string();
-    assert!(audit.contains("gate.broken_glass") && audit.contains("gate.reviewed"), "{audit}");
-    service.stop().await;
+    for service in Service::start_each_under(&under(json!({"execute_quorum": 3}))).await {
+        let (url, digest) = service.planned().await;
+        let broken = |reason: &str| json!({"gate": "execute", "verb": "approve", "plan_digest": digest, "reason": reason, "break_glass": true});
+        let decisions = format!("{url}/decisions");
+        let why = "The key was published and nobody else can be reached";
+        service.post(ROOT, &decisions, broken(why)).await.problem(403, "forbidden");
+        service.post(BOB, &decisions, broken(why)).await.problem(403, "forbidden");
+        service.post(EVE, &decisions, broken("Urgent")).await.problem(422, "reason_too_short");
+        service.decide(EVE, &url, "approve", &digest).await.problem(403, "forbidden");
+        let taken = service.post(EVE, &decisions, broken(why)).await.expect(201);
+        assert_eq!(
+            (&taken["renewal"]["state"]["status"], &taken["renewal"]["open_reviews"]),
+            (&json!("running"), &json!(1))
+        );
+        let reviews = service.get(VERA, &format!("{url}/reviews")).await.expect(200);
+        let review = format!("{url}/reviews/{}", reviews["items"][0]["id"].as_str().unwrap());
+        let finding = json!({"verdict": "justified", "finding": "Nobody else was on duty"});
+        service.post(EVE, &review, finding.clone()).await.problem(403, "own_review");
+        service.post(OSCAR, &review, finding.clone()).await.problem(403, "forbidden");
+        assert_eq!(service.post(VERA, &review, finding.clone()).await.expect(200)["reviewed_by"], VERA.name);
+        service.post(VERA, &review, finding.clone()).await.problem(409, "already_reviewed");
+        assert_eq!(service.get(ALICE, &url).await.expect(200)["open_reviews"], 0);
+        let audit = service.get(VERA, &format!("{url}/audit")).await.expect(200).to_string();
+        assert!(audit.contains("gate.broken_glass") && audit.contains("gate.reviewed"), "{audit}");
+        service.stop().await;
+    }
 }
 
 #[tokio::test]
@@ -227,13 +239,17 @@ async fn who_breaks_the_glass_of_their_own_request_is_refused_unless_the_policy_
     for (policy, status) in
         [(json!({}), 403), (json!({"break_glass": "off"}), 403), (json!({"break_glass": "anyone"}), 201)]
     {
-        let service = Service::start_under(under(policy.clone())).await;
-        let url =
-            service.post(EVE, "/v1/renewals", json!({"organization": "contoso"})).await.header("location").to_owned();
-        let digest = service.plan_under(&url, &under(policy.clone()), false).await.digest().to_string();
-        let body = json!({"gate": "execute", "verb": "approve", "plan_digest": digest, "reason": "Nobody else can be reached tonight", "break_glass": true});
-        service.post(EVE, &format!("{url}/decisions"), body).await.expect(status);
-        service.stop().await;
+        for service in Service::start_each_under(&under(policy.clone())).await {
+            let url = service
+                .post(EVE, "/v1/renewals", json!({"organization": "contoso"}))
+                .await
+                .header("location")
+                .to_owned();
+            let digest = service.plan_under(&url, &under(policy.clone()), false).await.digest().to_string();
+            let body = json!({"gate": "execute", "verb": "approve", "plan_digest": digest, "reason": "Nobody else can be reached tonight", "break_glass": true});
+            service.post(EVE, &format!("{url}/decisions"), body).await.expect(status);
+            service.stop().await;
+        }
     }
 }
 
@@ -282,26 +298,27 @@ async fn of_a_decision_a_timer_and_a_cancellation_one_wins_and_the_others_hear_w
 async fn a_start_that_is_too_late_is_refused_with_the_first_slot_or_marked() {
     let late = json!({"organization": "contoso", "not_before": Utc::now() + TimeDelta::days(44)});
     for (policy, refused) in [(json!({}), true), (json!({"infeasible": "accept_at_risk"}), false)] {
-        let service = Service::start_under(under(policy.clone())).await;
-        service
-            .db
-            .write(async |tx| tx.insert_snapshot(None, db::Purpose::Check, &crate::support::snapshot()).await)
-            .await
-            .unwrap();
-        let answer = service.post(ALICE, "/v1/renewals", late.clone()).await;
-        if refused {
-            let problem = answer.problem(422, "not_feasible");
-            assert!(
-                problem["first_feasible_slot"].is_string() && problem["latest_safe_start"].is_string(),
-                "{problem}"
-            );
-        } else {
-            assert!(answer.expect(202)["at_risk"]["latest_safe_start"].is_string());
-            let url = answer.header("location").to_owned();
-            let plan = service.plan_under(&url, &under(policy), false).await;
-            assert!(plan.findings.iter().any(|finding| finding.code == "at_risk"), "{:?}", plan.findings);
-            assert!(service.get(ALICE, &url).await.expect(200)["at_risk"].is_object());
+        for service in Service::start_each_under(&under(policy.clone())).await {
+            service
+                .db
+                .write(async |tx| tx.insert_snapshot(None, db::Purpose::Check, &crate::support::snapshot()).await)
+                .await
+                .unwrap();
+            let answer = service.post(ALICE, "/v1/renewals", late.clone()).await;
+            if refused {
+                let problem = answer.problem(422, "not_feasible");
+                assert!(
+                    problem["first_feasible_slot"].is_string() && problem["latest_safe_start"].is_string(),
+                    "{problem}"
+                );
+            } else {
+                assert!(answer.expect(202)["at_risk"]["latest_safe_start"].is_string());
+                let url = answer.header("location").to_owned();
+                let plan = service.plan_under(&url, &under(policy.clone()), false).await;
+                assert!(plan.findings.iter().any(|finding| finding.code == "at_risk"), "{:?}", plan.findings);
+                assert!(service.get(ALICE, &url).await.expect(200)["at_risk"].is_object());
+            }
+            service.stop().await;
         }
-        service.stop().await;
     }
 }

@@ -6,7 +6,7 @@ use api::{Accept, Identity, Issuer, Role, Source};
 use aws_lc_rs::hmac;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use chrono::{TimeDelta, Utc};
-use domain::{OrganizationId, TicketWord, intake};
+use domain::{Organization, OrganizationId, Policy, TicketWord, intake, organization::Infeasible};
 use futures_util::future::join_all;
 use reqwest::{Method, RequestBuilder, header};
 use serde_json::{Value, json};
@@ -15,7 +15,7 @@ use crate::{
     credentials::{PASSWORD, basic, encoded, proxy},
     oidc::{double, issuer},
     reach::limited_to,
-    support::{ALICE, Answer, BOB, OSCAR, ROOT, Service, VERA},
+    support::{ALICE, Answer, BOB, OSCAR, ROOT, Service, VERA, organization, snapshot},
 };
 
 const SERVICENOW: &str = "/v1/hooks/servicenow/acme";
@@ -37,7 +37,7 @@ pub(crate) fn sources() -> Vec<Source> {
             kind,
             organization: OrganizationId::parse("contoso").ok(),
             ticket_system: id.to_owned(),
-            fields: BTreeMap::new(),
+            fields: fields(kind),
             states: BTreeMap::from([("in arbeit".to_owned(), TicketWord::Ready)]),
         };
         let accept = BTreeSet::from_iter(accept.iter().copied());
@@ -55,6 +55,12 @@ pub(crate) fn sources() -> Vec<Source> {
         source("by-token", intake::SourceKind::Generic, &[], &[Accept::Bearer]),
         source("by-certificate", intake::SourceKind::Generic, &[], &[Accept::Certificate]),
     ]
+}
+
+/// Where the planned start of Jira's changes stands is up to whoever has set it up.
+fn fields(kind: intake::SourceKind) -> BTreeMap<intake::Name, String> {
+    let start = (intake::Name::Start, "/fields/customfield_10015".to_owned());
+    (kind == intake::SourceKind::Jira).then_some(start).into_iter().collect()
 }
 
 fn record() -> Value {
@@ -510,6 +516,55 @@ fn issue(status: &str, updated: &str) -> Value {
             "reporter": {"accountId": "5b10a2844c20165700ede21g", "emailAddress": "dana.fox@acme.example"}
         }
     })
+}
+
+#[tokio::test]
+async fn a_change_that_starts_too_late_raises_nothing_and_its_sender_hears_which_start_is_not() {
+    let late = Utc::now() + TimeDelta::days(44);
+    let change = changed(json!({"start_date": late.format("%Y-%m-%d %H:%M:%S").to_string()}));
+    for service in Service::start_each_under(&organization("contoso")).await {
+        look(&service).await;
+        for _ in 0..2 {
+            let problem = deliver(&service, SERVICENOW, &change).await.problem(422, "not_feasible");
+            assert!(problem["first_feasible_slot"].is_string(), "{problem}");
+            assert!(problem["latest_safe_start"].is_string(), "{problem}");
+        }
+        let mut issue = issue("Planning", "2026-11-23T10:15:02.000+0100");
+        issue["fields"]["customfield_10015"] = json!(late.to_rfc3339());
+        let body = json!({"webhookEvent": "jira:issue_updated", "issue": issue});
+        let told = deliver_from_jira(&service, "late", &body).await.expect(200);
+        assert_eq!((&told["verdict"], &told["problem"]), (&json!("refused"), &json!("not_feasible")));
+        assert!(told["detail"].as_str().unwrap().contains("expires"), "{told}");
+        assert_eq!(renewals(&service).await, Vec::<Value>::new());
+        let kept = kept(&service, "verdict=refused").await;
+        let problems: Vec<_> = kept.iter().map(|delivery| delivery["problem"].as_str().unwrap()).collect();
+        assert_eq!(problems, ["not_feasible"; 3]);
+        // With another date it is not too late, whatever the delivery before it came to.
+        let mended = changed(json!({"start_date": "", "sys_mod_count": "8"}));
+        deliver(&service, SERVICENOW, &mended).await.expect(202);
+        service.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_change_that_starts_too_late_is_marked_where_the_policy_accepts_that() {
+    let policy = Policy { infeasible: Infeasible::AcceptAtRisk, ..Policy::default() };
+    let late = Utc::now() + TimeDelta::days(44);
+    let change = changed(json!({"start_date": late.format("%Y-%m-%d %H:%M:%S").to_string()}));
+    for service in Service::start_each_under(&Organization { policy, ..organization("contoso") }).await {
+        look(&service).await;
+        let answer = deliver(&service, SERVICENOW, &change).await;
+        answer.expect(202);
+        let renewal = service.get(ALICE, answer.header("location")).await.expect(200);
+        assert!(renewal["at_risk"]["latest_safe_start"].is_string(), "{renewal}");
+        service.stop().await;
+    }
+}
+
+/// Somebody has looked at Contoso: it is known when its certificate expires.
+async fn look(service: &Service) {
+    let looked = service.db.write(async |tx| tx.insert_snapshot(None, db::Purpose::Check, &snapshot()).await);
+    looked.await.unwrap();
 }
 
 #[tokio::test]

@@ -16,6 +16,24 @@ async fn organizations_are_shown_with_their_policy() {
     assert_eq!(service.get(ALICE, "/v1/organizations/contoso").await.expect(200), list["items"][0]);
     let policy = service.get(ALICE, "/v1/organizations/contoso/policy").await.expect(200);
     assert_eq!(policy["policy"], list["items"][0]["policy"]);
+    // Also what nobody has configured.
+    let usual = [
+        ("blackout", json!([])),
+        ("break_glass", json!("not_requester")),
+        ("emergency", json!(null)),
+        ("executors", json!([])),
+        ("gates", json!({})),
+        ("infeasible", json!("refuse")),
+        ("precedence", json!("blackout")),
+        ("soak_max_hours", json!(168)),
+        ("standard", json!(null)),
+        ("ticket", json!("optional")),
+        ("time_zone", json!("UTC")),
+        ("window", json!([])),
+    ];
+    for (member, value) in usual {
+        assert_eq!(policy["policy"].get(member), Some(&value), "{member}");
+    }
     let url = service.raise().await;
     assert_eq!(service.plan(&url).await.policy.as_str(), policy["digest"]);
     service.get(ALICE, "/v1/organizations/northwind").await.problem(404, "not_found");

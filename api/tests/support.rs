@@ -114,13 +114,18 @@ impl Service {
 
     /// One on SQLite and, where `TEST_POSTGRES_URL` names a server, one on PostgreSQL: for what depends on how transactions meet.
     pub(crate) async fn start_on_each() -> Vec<Self> {
-        let mut services = vec![Self::start().await];
+        Self::start_each_under(&organization("contoso")).await
+    }
+
+    /// As [`Service::start_on_each`], whose Contoso has rules of its own.
+    pub(crate) async fn start_each_under(contoso: &Organization) -> Vec<Self> {
+        let mut services = vec![Self::start_under(contoso.clone()).await];
         if let Ok(server) = std::env::var("TEST_POSTGRES_URL") {
             let name = format!("rekey_{}", uuid::Uuid::new_v4().simple());
             administer(&server, format!("CREATE DATABASE {name}")).await;
             let db = Db::open(&format!("{}/{name}", server.rsplit_once('/').unwrap().0)).await.unwrap();
             db.migrate().await.unwrap();
-            let service = Self::start_with(db, tempfile::tempdir().unwrap(), |state| state);
+            let service = Self::start_of(db, tempfile::tempdir().unwrap(), contoso.clone(), |state| state);
             services.push(Self { postgres: Some((server, name)), ..service });
         }
         services
@@ -244,7 +249,7 @@ impl Service {
     async fn plan_of(&self, url: &str, organization: &Organization, snapshot: Snapshot) -> Plan {
         let claimed = self.claim().await;
         assert_eq!(claimed.run.renewal.id, id_of(url));
-        let now = Utc::now();
+        let now = self.db.now();
         let plan = domain::planning::plan(organization, &claimed.run.renewal.request, &snapshot, now).unwrap();
         self.db
             .write(async |tx| {
@@ -259,7 +264,8 @@ impl Service {
     /// Takes the step that is due.
     pub(crate) async fn claim(&self) -> ClaimedStep {
         loop {
-            let now = Utc::now();
+            // The clock of the database: what is due is due by that one.
+            let now = self.db.now();
             let lease_ends = now + TimeDelta::minutes(5);
             let (held, bounds) = (HashSet::new(), BTreeMap::new());
             let wanted = Wanted { worker: WORKER, steps: 1, held: &held, bounds: &bounds, lease_ends, now };
@@ -273,13 +279,13 @@ impl Service {
 
     /// Ends a step as a worker does.
     pub(crate) async fn finish(&self, step: &ClaimedStep, end: StepEnd) {
-        self.db.write(async |tx| tx.finish_step(step, WORKER, &end, Utc::now()).await).await.unwrap();
+        self.db.write(async |tx| tx.finish_step(step, WORKER, &end, self.db.now()).await).await.unwrap();
     }
 
     /// Plays the step that makes the certificate.
     pub(crate) async fn generate(&self) {
         let step = self.claim().await;
-        let now = Utc::now();
+        let now = self.db.now();
         let thumbprint = thumbprint('B');
         let outcome = Outcome::Generated {
             thumbprint,

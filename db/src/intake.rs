@@ -4,8 +4,10 @@ use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
 use domain::{
-    OrganizationId, Renewal, RenewalId, TicketWord,
+    OrganizationId, Policy, Renewal, RenewalId, Request, TicketWord,
     intake::{Fault, Intake, Revision},
+    planning::in_time::{self, TooLate},
+    renewal::AtRisk,
 };
 use uuid::Uuid;
 
@@ -34,6 +36,8 @@ pub enum Taken {
     Unusable(Vec<Fault>),
     /// It is about an organization that its sender does not reach.
     Beyond,
+    /// It asks for a renewal whose start time is too late for the old certificate.
+    TooLate(TooLate),
 }
 
 impl Taken {
@@ -43,7 +47,7 @@ impl Taken {
         match self {
             Self::Raised(renewal) | Self::Said(renewal) => Some(renewal.id),
             Self::Ignored { renewal, .. } => *renewal,
-            Self::Busy { .. } | Self::Unusable(_) | Self::Beyond => None,
+            Self::Busy { .. } | Self::Unusable(_) | Self::TooLate(_) | Self::Beyond => None,
         }
     }
 }
@@ -98,6 +102,8 @@ pub struct Taker<'a> {
     pub requester: &'a str,
     /// The only organizations that they reach; all when absent.
     pub organizations: Option<&'a BTreeSet<OrganizationId>>,
+    /// The rules of the organization that the record asks for a renewal of; none where it asks for none that there is.
+    pub policy: Option<&'a Policy>,
 }
 
 impl Taker<'_> {
@@ -182,8 +188,13 @@ impl Tx {
             Ok(request) => request.clone(),
             Err(faults) => return Ok(Taken::Unusable(faults.clone())),
         };
+        let at_risk = match self.feasible(&request, taker.policy, now).await? {
+            Ok(at_risk) => at_risk,
+            Err(late) => return Ok(Taken::TooLate(late)),
+        };
         let requester = intake.requested_by.as_deref().unwrap_or(taker.requester);
-        let renewal = Renewal::requested(RenewalId(Uuid::now_v7()), requester, request, now);
+        let requested = Renewal::requested(RenewalId(Uuid::now_v7()), requester, request, now);
+        let renewal = Renewal { at_risk, ..requested };
         match self.create_renewal(&renewal, now).await {
             Ok(()) => {}
             Err(Error::OrganizationBusy { holder }) => return Ok(Taken::Busy { holder }),
@@ -193,6 +204,19 @@ impl Tx {
             Some(standing) => Ok(Taken::Raised(self.ticket_said(renewal.id, standing, taker.by, now).await?)),
             None => Ok(Taken::Raised(renewal)),
         }
+    }
+
+    /// What the last look at an organization says of the start time of a request: in time, at risk, or too late. Nothing is known before somebody has
+    /// looked; the preflight looks again.
+    pub async fn feasible(
+        &mut self,
+        request: &Request,
+        policy: Option<&Policy>,
+        now: DateTime<Utc>,
+    ) -> Result<std::result::Result<Option<AtRisk>, TooLate>> {
+        let Some(policy) = policy else { return Ok(Ok(None)) };
+        let seen = self.latest_snapshot(&request.organization).await?;
+        Ok(seen.map_or(Ok(None), |seen| in_time::asked(policy, request, &seen, now)))
     }
 
     /// Locks what is known of the record until the transaction ends: who comes with the same one waits.

@@ -15,8 +15,8 @@ mod support;
 use chrono::TimeDelta;
 use db::{Arrival, Db, DeliveryAnswer, DeliveryFilter, MessageEnd, Page, Purpose, StepEnd, Taken, Taker, Unexpanded};
 use domain::{
-    DeliveryId, DeliveryVerdict, Outcome, Phase, Renewal, RenewalId, TicketStanding, TicketWord, Trouble, gate::Verb,
-    intake::Source, outbox::OutboxStatus, progress,
+    Decision, DeliveryId, DeliveryVerdict, Outcome, Phase, Policy, Renewal, RenewalId, TicketStanding, TicketWord,
+    Trouble, gate::Verb, intake::Source, outbox::OutboxStatus, progress, renewal::AtRisk, review::ReviewVerdict,
 };
 use uuid::Uuid;
 
@@ -36,8 +36,12 @@ async fn no_statement_reads_all_that_is_over_or_sorts_it() {
             explainer.copy(model, COPIES).await;
         }
         many_keys(&database.db).await;
+        let decided = heard(Box::pin(deciding(&database.db))).await;
         let live = distributing(&database.db, "fabrikam", 20).await;
         explainer.analyze().await;
+        for text in decided {
+            explainer.check(&text).await;
+        }
         let lists = heard(Box::pin(lists(&database.db, &live))).await;
         assert!(lists.len() >= 7, "{lists:#?}");
         for text in lists {
@@ -76,8 +80,59 @@ async fn models(db: &Db) -> Vec<RenewalId> {
         tx.decide(&no, None, now()).await
     };
     db.write(reject).await.unwrap();
+    let broken = raised(db).await;
+    broken_glass(db, &broken).await;
+    db.write(async |tx| tx.cancel(broken.id, None, "oscar", "no longer needed", now()).await).await.unwrap();
     tell_all(db).await;
-    vec![cancelled, refused.id, rejected.id]
+    vec![cancelled, refused.id, rejected.id, broken.id]
+}
+
+/// Plans a renewal, and lets somebody pass its first gate alone.
+async fn broken_glass(db: &Db, renewal: &Renewal) {
+    let preflight = claim(db, now()).await.unwrap();
+    let plan = plan(&renewal.request);
+    let alone = Decision {
+        decided_by: "eve".to_owned(),
+        reason: "Nobody else can be reached tonight".to_owned(),
+        break_glass: true,
+        ..decision(renewal.id, &plan, Verb::Approve)
+    };
+    let breaking = async |tx: &mut db::Tx| {
+        tx.finish_preflight(&preflight, WORKER, &plan, now()).await?;
+        tx.decide(&alone, None, now()).await
+    };
+    db.write(breaking).await.unwrap();
+}
+
+/// Everything that is decided of a renewal before it begins, and what is thought of that.
+async fn deciding(db: &Db) {
+    let at_risk = AtRisk { expires_at: minutes(9), latest_safe_start: None, starts_at: minutes(1) };
+    let risky = Renewal { at_risk: Some(at_risk), ..renewal("woodgrove") };
+    db.write(async |tx| tx.create_renewal(&risky, now()).await).await.unwrap();
+    let preflight = claim(db, now()).await.unwrap();
+    let plan = plan(&risky.request);
+    let planning = async |tx: &mut db::Tx| {
+        tx.feasible(&risky.request, Some(&Policy::default()), now()).await?.unwrap();
+        tx.finish_preflight(&preflight, WORKER, &plan, now()).await?;
+        let standing = |word| TicketStanding { word, detail: format!("{word}"), read_at: now() };
+        tx.replan(risky.id, None, "oscar", "look again", now()).await?;
+        tx.ticket_said(risky.id, standing(TicketWord::NotReady), "ticket:test", now()).await
+    };
+    db.write(planning).await.unwrap();
+    broken_glass(db, &risky).await;
+    let reviewing = async |tx: &mut db::Tx| {
+        let review = tx.reviews(risky.id).await?.remove(0);
+        let of = (risky.id, review.id);
+        tx.review(of, ReviewVerdict::Justified, "Nobody was on duty", "vera", now()).await?;
+        let voided = TicketStanding { word: TicketWord::ApprovalVoided, detail: "void".to_owned(), read_at: now() };
+        tx.ticket_said(risky.id, voided, "ticket:test", now()).await?;
+        tx.cancel(risky.id, None, "oscar", "enough", now()).await?;
+        // Somebody was faster, who is named.
+        let late = tx.cancel(risky.id, None, "olga", "enough", now()).await;
+        assert!(matches!(late, Err(db::Error::Overtaken { .. })), "{late:?}");
+        db::Result::Ok(())
+    };
+    db.write(reviewing).await.unwrap();
 }
 
 /// Keys of programs that come and go.
@@ -187,7 +242,8 @@ async fn delivered(db: &Db, sys_id: &str, count: &str) -> Taken {
     let intake = Source::servicenow().read(&record, &[&organization], now()).unwrap();
     let arrival = arrival(Some("signature"), &format!("{sys_id}:{count}"));
     let answer = |_: &Taken| told(DeliveryVerdict::Accepted);
-    let taker = Taker { by: "source:acme", requester: "source:acme", organizations: None };
+    let policy = Policy::default();
+    let taker = Taker { by: "source:acme", requester: "source:acme", organizations: None, policy: Some(&policy) };
     match db.deliver(&arrival, &intake, taker, answer).await.unwrap() {
         db::Delivered::Now(taken) => *taken,
         db::Delivered::Before { .. } => panic!("it is new"),

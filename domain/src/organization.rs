@@ -47,6 +47,9 @@ pub struct Policy {
     /// Hours between publication and clearing the previous certificate, at least.
     #[schema(example = 24)]
     pub soak_hours: u32,
+    /// Hours after the beginning of the soak from which failing evidence is a case for a person, who is asked (`soak_too_long`).
+    #[schema(example = 168)]
+    pub soak_max_hours: u32,
     /// Minutes between two looks at the evidence while soaking.
     #[schema(example = 240)]
     pub soak_check_minutes: u32,
@@ -77,39 +80,30 @@ pub struct Policy {
     #[schema(example = "ask")]
     pub prune_failure: Exhausted,
     /// What gates ask for beyond their quorum.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     #[schema(value_type = Object)]
     pub gates: BTreeMap<Gate, GateRule>,
     /// Who carries renewals out besides operators, for gates that exclude the executor.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub executors: Vec<String>,
     /// Who may break the glass.
-    #[serde(skip_serializing_if = "BreakGlass::is_default")]
     pub break_glass: BreakGlass,
     /// What a renewal needs of a ticket.
-    #[serde(skip_serializing_if = "TicketNeed::is_default")]
     pub ticket: TicketNeed,
     /// The IANA time zone of windows and of blackouts that name none.
-    #[serde(skip_serializing_if = "is_utc")]
     #[schema(value_type = String, example = "Europe/Berlin")]
     pub time_zone: Tz,
     /// Weekly windows in which something may be changed. None: always.
-    #[serde(rename = "window", skip_serializing_if = "Vec::is_empty")]
+    #[serde(rename = "window")]
     pub windows: Vec<Window>,
     /// When nothing is changed, whatever the windows say.
-    #[serde(rename = "blackout", skip_serializing_if = "Vec::is_empty")]
+    #[serde(rename = "blackout")]
     pub blackouts: Vec<Blackout>,
     /// What wins when the old certificate would expire before a window opens or a blackout ends.
-    #[serde(skip_serializing_if = "Precedence::is_default")]
     pub precedence: Precedence,
     /// What becomes of a request whose start time is too late for the old certificate.
-    #[serde(skip_serializing_if = "Infeasible::is_default")]
     pub infeasible: Infeasible,
     /// Other rules for emergencies.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub emergency: Option<Overrides>,
     /// Other rules for standard changes.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub standard: Option<Overrides>,
 }
 
@@ -176,6 +170,22 @@ pub enum Infeasible {
     AcceptAtRisk,
 }
 
+/// What policies have learned to say since the first plans. As long as it is not said it is no part of the digest: plans made before keep theirs.
+const LATER: [&str; 12] = [
+    "blackout",
+    "break_glass",
+    "emergency",
+    "executors",
+    "gates",
+    "infeasible",
+    "precedence",
+    "soak_max_hours",
+    "standard",
+    "ticket",
+    "time_zone",
+    "window",
+];
+
 macro_rules! is_default {
     ($($word:ty),*) => {
         $(impl $word {
@@ -185,18 +195,14 @@ macro_rules! is_default {
         })*
     };
 }
-is_default!(BreakGlass, TicketNeed, Precedence, Infeasible);
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
-fn is_utc(zone: &Tz) -> bool {
-    *zone == Tz::UTC
-}
+is_default!(BreakGlass);
 
 impl Default for Policy {
     fn default() -> Self {
         Self {
             staging_lead_hours: 49,
             soak_hours: 24,
+            soak_max_hours: 168,
             soak_check_minutes: 240,
             key_size: 2048,
             lifetime_days: 1826,
@@ -284,6 +290,12 @@ impl Policy {
                 self.soak_hours
             ));
         }
+        if self.soak_max_hours <= self.soak_hours {
+            faults.push(format!(
+                "soak_max_hours is {}: use more than soak_hours ({}), the soak takes that long when all is well",
+                self.soak_max_hours, self.soak_hours
+            ));
+        }
         if self.soak_check_minutes == 0 {
             faults.push("soak_check_minutes is 0: use at least 1".to_owned());
         }
@@ -331,7 +343,12 @@ impl Policy {
     /// The version of this policy, as it stands in plans.
     #[must_use]
     pub fn digest(&self) -> Digest {
-        Digest::of(canonical_json(self).as_bytes())
+        let members = |policy: &Self| serde_json::to_value(policy).unwrap_or_default();
+        let (mut all, usual) = (members(self), members(&Self::default()));
+        if let Some(all) = all.as_object_mut() {
+            all.retain(|name, value| !LATER.contains(&name.as_str()) || usual[name] != *value);
+        }
+        Digest::of(canonical_json(&all).as_bytes())
     }
 }
 

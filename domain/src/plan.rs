@@ -39,6 +39,10 @@ pub struct Plan {
     /// Hours between publication and clearing the previous certificate, at least.
     #[schema(example = 24)]
     pub soak_hours: u32,
+    /// Hours after the beginning of the soak from which failing evidence is a case for a person. None in plans of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = 168)]
+    pub soak_max_hours: Option<u32>,
     /// Minutes between two looks at the evidence while soaking.
     #[schema(example = 240)]
     pub soak_check_minutes: u32,

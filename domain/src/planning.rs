@@ -74,6 +74,7 @@ pub fn plan(
         observed,
         staging_lead_hours: if emergency { 0 } else { policy.staging_lead_hours },
         soak_hours: policy.soak_hours,
+        soak_max_hours: Some(policy.soak_max_hours),
         soak_check_minutes: policy.soak_check_minutes,
         approval_hours: policy.approval_hours,
         not_before: request.not_before,

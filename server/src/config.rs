@@ -174,6 +174,7 @@ environment variable, \"file:PATH\" a file; relative paths start at the folder o
   [organization.policy]           the rules of its renewals; part of every plan's digest
   staging_lead_hours = 49         between staging and the effective date; at least 48
   soak_hours = 24                 between publication and clearing the previous certificate; at least 24
+  soak_max_hours = 168            after the soak began: evidence that still fails is a case for a person
   soak_check_minutes = 240        between two looks at the evidence while soaking
   key_size = 2048                 2048, 3072 or 4096
   lifetime_days = 1826            of the new certificate, 90 to 3653

@@ -254,6 +254,10 @@ fn closed_gate(trouble: Trouble) -> StepEnd {
 /// Not before the real time `at_least` has gone by.
 async fn again(worker: &Worker, claimed: &ClaimedStep, trouble: Trouble, at_least: TimeDelta) -> db::Result<()> {
     let step = &claimed.step;
+    let plan = claimed.run.plan.as_deref();
+    if let Some(too_long) = plan.and_then(|plan| plan.soaks_too_long(step, &trouble, worker.now())) {
+        return store(worker, claimed, StepEnd::Attention(too_long)).await;
+    }
     let end = match step.kind.retry().next(step.failures, &trouble, spread()) {
         Next::After(pause) => {
             StepEnd::Retry { at: worker.now() + worker.timeline.stretch(pause.max(at_least)), trouble }

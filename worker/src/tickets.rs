@@ -228,7 +228,9 @@ impl Worker {
             }
         };
         let requester = system.source.actor();
-        let taker = Taker { by: &self.name, requester: &requester, organizations: None };
+        let asked = intake.request.as_ref().ok().and_then(|request| self.managed(&request.organization));
+        let policy = asked.map(|managed| &managed.organization.policy);
+        let taker = Taker { by: &self.name, requester: &requester, organizations: None, policy };
         let taking = async |tx: &mut db::Tx| tx.take_in(&intake, taker, now).await;
         let taken = match Box::pin(self.db.write(taking)).await {
             // Race: somebody else has raised a renewal of the organization. A second look finds it.
@@ -315,6 +317,14 @@ impl Unusable {
                 let detail = format!("Renewal {holder} of the organization is live.");
                 Some(Self { status: 409, problem: "organization_busy", detail })
             }
+            Taken::TooLate(late) => {
+                let trouble = late.trouble();
+                Some(Self {
+                    status: 422,
+                    problem: "not_feasible",
+                    detail: format!("{}. {}", trouble.message, trouble.action),
+                })
+            }
             Taken::Raised(_) | Taken::Said(_) | Taken::Ignored { .. } | Taken::Beyond => None,
         }
     }
@@ -343,6 +353,10 @@ fn tell(system: &TicketSystem, intake: &Intake, taken: &Taken) {
                 ticket = intake.ticket.number,
                 "No renewal can be raised from the change: {faults:?}"
             );
+        }
+        Taken::TooLate(late) => {
+            let ticket = &intake.ticket.number;
+            warn!(system = system.id, ticket, "No renewal can be raised from the change: {}", late.trouble());
         }
         Taken::Busy { holder } => {
             info!(system = system.id, ticket = intake.ticket.number, %holder, "The change waits: its organization has a live renewal");

@@ -3,7 +3,8 @@
 use std::env;
 
 use db::{Db, Kind};
-use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
+use domain::{Digest, RenewalId};
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, SqliteConnection};
 use tempfile::TempDir;
 use uuid::Uuid;
 
@@ -75,6 +76,23 @@ impl Database {
 
     pub(crate) async fn open(&self) -> Db {
         Db::open(&self.url).await.unwrap()
+    }
+
+    /// Changes by hand which plan a renewal is at.
+    pub(crate) async fn put_at(&self, id: RenewalId, digest: &Digest) {
+        let sql = "UPDATE renewal SET plan_digest = $2 WHERE id = $1";
+        match self.kind() {
+            Kind::Postgres => {
+                let mut connection = PgConnection::connect(&self.url).await.unwrap();
+                sqlx::query(sql).bind(id).bind(digest).execute(&mut connection).await.unwrap();
+                connection.close().await.unwrap();
+            }
+            Kind::Sqlite => {
+                let mut connection = SqliteConnection::connect(&self.url).await.unwrap();
+                sqlx::query(sql).bind(id).bind(digest).execute(&mut connection).await.unwrap();
+                connection.close().await.unwrap();
+            }
+        }
     }
 
     /// Takes it away, whoever still has it open.

@@ -70,13 +70,16 @@ async fn told_once(world: &World, id: RenewalId, audit: &[AuditEntry]) {
         let begins = entry.action == "renewal.requested" && entry.detail.get("from").is_none();
         let ends = ["succeeded", "rejected", "expired", "cancelled", "failed", "rolled_back", "paused"];
         let over = ends.iter().any(|word| entry.action.strip_prefix("renewal.") == Some(word));
-        if begins || over || entry.action.starts_with("decision.") {
+        // Approvals that a ticket voids are told of with the ticket.
+        let said = entry.action.starts_with("decision.") && entry.action != "decision.voided";
+        if begins || over || said {
             assert_eq!(told.get(&entry.sequence), Some(&entry.action.as_str()), "not told: {entry:?}");
         }
     }
     for (sequence, event) in told {
         let entry = audit.iter().find(|entry| entry.sequence == sequence);
-        let announced = ["renewal.", "decision."].iter().any(|noun| entry.is_some_and(|e| e.action.starts_with(noun)));
+        let announced =
+            ["renewal.", "decision.", "ticket."].iter().any(|noun| entry.is_some_and(|e| e.action.starts_with(noun)));
         assert!(announced, "{event} tells of {entry:?}");
     }
 }

@@ -5,6 +5,7 @@
 mod adopted;
 mod any_schedule;
 mod circumstances;
+mod continuous_gate;
 mod database;
 mod every_call;
 mod faults_of_the_wire;

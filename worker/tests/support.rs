@@ -217,6 +217,11 @@ impl World {
         cloud.change(&Holder::Application(application.id), &change, intend).await.unwrap();
     }
 
+    /// Somebody changes in the database which plan a renewal is at.
+    pub(crate) async fn put_at(&self, id: RenewalId, digest: &domain::Digest) {
+        self.database.put_at(id, digest).await;
+    }
+
     /// Olga takes the renewal back.
     pub(crate) async fn cancel(&self, id: RenewalId) {
         self.db.write(async |tx| tx.cancel(id, None, "olga", "not today", self.now()).await).await.unwrap();

@@ -139,7 +139,7 @@ pub(crate) struct Ended {
 
 /// Two servers in two sites, which hear of every change at once, and a renewal with short waits: as few requests as a whole renewal can have, the same in
 /// each run.
-fn setting(script: &Script) -> Setting {
+pub(crate) fn setting(script: &Script) -> Setting {
     let mut organization = Organization::contoso();
     organization.servers.remove(1);
     organization.replication_lag = TimeDelta::zero();
@@ -585,13 +585,13 @@ impl Script {
 }
 
 /// How late things are on this machine: in a lab in which four hours go by in a second, a busy machine makes a worker late.
-struct Delays {
+pub(crate) struct Delays {
     longest: Arc<AtomicU64>,
     watching: JoinHandle<()>,
 }
 
 impl Delays {
-    fn watch() -> Self {
+    pub(crate) fn watch() -> Self {
         let longest = Arc::new(AtomicU64::new(0));
         let seen = longest.clone();
         let watching = tokio::spawn(async move {
@@ -606,7 +606,7 @@ impl Delays {
     }
 
     /// A fifth of the two hours for which the publication is watched before its date.
-    fn were_long(&self) -> bool {
+    pub(crate) fn were_long(&self) -> bool {
         self.longest.load(Ordering::Relaxed) > 100
     }
 }

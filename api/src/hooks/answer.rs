@@ -69,9 +69,10 @@ pub(crate) fn of(kind: SourceKind, arrival: &Arrival, intake: &Intake, taken: &T
     DeliveryAnswer { verdict, status: status.as_u16().into(), problem: body.problem, detail: body.detail, body: text }
 }
 
-/// Jira sends what is answered with 409 again and again, and would go on for hours.
+/// Jira sends what is answered with 409 again and again, and would go on for hours. A date that is too late is wrong in the issue, not in what was sent:
+/// whoever reads the log of deliveries there sees why.
 fn answered_as_taken(kind: SourceKind, problem: &Problem) -> bool {
-    kind == SourceKind::Jira && problem.status == StatusCode::CONFLICT
+    kind == SourceKind::Jira && (problem.status == StatusCode::CONFLICT || problem.slug == "not_feasible")
 }
 
 fn problem_of(taken: &Taken) -> Option<Problem> {
@@ -79,6 +80,7 @@ fn problem_of(taken: &Taken) -> Option<Problem> {
         Taken::Busy { holder } => Some(db::Error::OrganizationBusy { holder: *holder }.into()),
         Taken::Unusable(faults) => Some(unusable(faults)),
         Taken::Beyond => Some(Problem::beyond_reach()),
+        Taken::TooLate(late) => Some(Problem::too_late(late)),
         Taken::Raised(_) | Taken::Said(_) | Taken::Ignored { .. } => None,
     }
 }

@@ -8,10 +8,11 @@ use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, Row as _
 use crate::support::Database;
 
 /// What grows with every renewal and is kept.
-const HISTORY: [&str; 14] = [
+const HISTORY: [&str; 15] = [
     "renewal",
     "plan",
     "decision",
+    "review",
     "step",
     "snapshot",
     "audit",
@@ -26,12 +27,17 @@ const HISTORY: [&str; 14] = [
 ];
 
 /// What is kept of a renewal, and its columns in a copy.
-const COPIED: [(&str, &str, &str); 10] = [
+const COPIED: [(&str, &str, &str); 11] = [
     ("plan", "renewal_id, digest, body, created_at", "r.id, o.digest, o.body, o.created_at"),
     (
         "decision",
         "id, renewal_id, gate, plan_digest, verb, decided_by, reason, decided_at",
         "{id}, r.id, o.gate, o.plan_digest, o.verb, o.decided_by, o.reason, o.decided_at",
+    ),
+    (
+        "review",
+        "id, renewal_id, decision_id, gate, broken_by, reason, broken_at",
+        "{id}, r.id, o.decision_id, o.gate, o.broken_by, o.reason, o.broken_at",
     ),
     (
         "step",

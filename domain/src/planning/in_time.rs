@@ -66,7 +66,7 @@ pub(super) fn look(plan: &mut Plan, policy: &Policy, now: DateTime<Utc>) -> Resu
 }
 
 /// A start time that is too late for the old certificate.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct TooLate {
     /// The end of its validity.
     pub expires: DateTime<Utc>,

@@ -115,6 +115,25 @@ fn planning_again_later_on_the_same_organization_gives_the_same_digest() {
 }
 
 #[test]
+fn what_policies_have_learned_to_say_changes_their_version_only_when_it_is_said() {
+    let first = concat!(
+        r#"{"after_publish_failure":"ask","approval_hours":336,"clear_previous_quorum":1,"execute_quorum":1,"key_size":2048,"#,
+        r#""lifetime_days":1826,"prune_failure":"ask","publish_quorum":1,"remove_old_certificate":true,"soak_check_minutes":240,"#,
+        r#""soak_hours":24,"staging_lead_hours":49}"#
+    );
+    let policy = Policy::default();
+    assert_eq!(policy.digest(), crate::Digest::of(first.as_bytes()), "as in plans of the first version");
+    let shown = serde_json::to_value(&policy).unwrap();
+    for member in ["gates", "ticket", "time_zone", "window", "blackout", "emergency", "break_glass", "soak_max_hours"] {
+        assert!(shown.get(member).is_some(), "{member} in {shown}");
+    }
+    let stricter = Policy { soak_max_hours: 72, ..policy.clone() };
+    assert_ne!(stricter.digest(), policy.digest());
+    let again: Policy = serde_json::from_value(shown).unwrap();
+    assert_eq!(again, policy);
+}
+
+#[test]
 fn a_plan_survives_its_stored_form() {
     let plan = made(|_, _, _| {}).unwrap();
     let stored: Plan = serde_json::from_str(&plan.canonical()).unwrap();

@@ -365,6 +365,36 @@ fn a_failed_check_while_soaking_starts_the_soak_again() {
 }
 
 #[test]
+fn a_soak_that_fails_for_longer_than_the_plan_lets_it_asks_a_person() {
+    let mut play = Play::new(|plan| plan.soak_max_hours = Some(72));
+    let started = play.now;
+    play.step(StepKind::Soak, "").started_at = Some(started);
+    let unreachable = Trouble::new(SERVER_UNREACHABLE, "EX01 does not answer.", "Start it");
+    let mut asked = |hours: i64| {
+        let soak = play.step(StepKind::Soak, "").clone();
+        play.plan.soaks_too_long(&soak, &unreachable, started + TimeDelta::hours(hours))
+    };
+    assert_eq!(asked(72), None, "it is waited for without an end otherwise");
+    let trouble = asked(73).unwrap();
+    assert_eq!(trouble.code, crate::SOAK_TOO_LONG);
+    assert!(trouble.message.ends_with("still fails after 72 hours: EX01 does not answer"), "{trouble}");
+    assert!(trouble.action.starts_with("Start it. Then retry"), "{trouble}");
+    let restart = play.steps.iter().find(|step| step.kind == StepKind::Restart).unwrap();
+    let restart = Step { started_at: Some(started), ..restart.clone() };
+    assert_eq!(play.plan.soaks_too_long(&restart, &trouble, started + TimeDelta::days(30)), None);
+    // Plans of earlier versions do not say how long.
+    play.plan.soak_max_hours = None;
+    let soak = play.step(StepKind::Soak, "").clone();
+    assert_eq!(play.plan.soaks_too_long(&soak, &trouble, started + TimeDelta::days(365)), None);
+    play.renewal.state = State::Running { phase: Phase::Soak };
+    for step in play.steps.iter_mut().filter(|step| step.phase < Phase::Soak) {
+        step.status = StepStatus::Succeeded;
+    }
+    play.fail(StepKind::Soak, "", crate::SOAK_TOO_LONG, StepStatus::Attention);
+    assert!(matches!(&play.renewal.state, State::Waiting { reason: Wait::Attention { .. }, .. }), "which is announced");
+}
+
+#[test]
 fn cancel_takes_back_what_was_begun_in_reverse_and_rollback_is_for_what_is_published() {
     let mut play = Play::new(|_| {});
     assert_eq!(cancel_path(&play.steps).unwrap(), []);
