@@ -198,7 +198,7 @@ async fn destroy(service: &Service, cluster: &Cluster, labs: &[Lab], is_over: im
     let mut outages = Outages::default();
     let seen = || labs.iter().map(|lab| lab.report().cmdlets.len()).sum::<usize>();
     let mut next = seen() + dice.roll(CALM);
-    let mut tick = tokio::time::interval(Duration::from_millis(10));
+    let mut tick = tokio::time::interval(Duration::from_millis(25));
     while !is_over().await {
         tick.tick().await;
         if seen() < next {

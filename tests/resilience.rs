@@ -37,7 +37,7 @@ async fn killed_at_random_moments_a_run_ends_well_and_does_nothing_twice() {
 
 /// Approves what is asked, until the run is over (`true`) or the lab has seen `until` cmdlets (`false`).
 async fn work(rekey: &Rekey, lab: &Lab, id: &str, bob: &Person, until: Option<usize>) -> bool {
-    let mut tick = tokio::time::interval(std::time::Duration::from_millis(5));
+    let mut tick = tokio::time::interval(std::time::Duration::from_millis(25));
     loop {
         if until.is_some_and(|until| lab.report().cmdlets.len() >= until) {
             return false;

@@ -99,7 +99,7 @@ impl Rekey {
 /// Waits until something is so, looking again and again.
 pub(crate) async fn until(what: &str, is_so: impl AsyncFn() -> bool) {
     let waiting = async {
-        let mut tick = tokio::time::interval(Duration::from_millis(5));
+        let mut tick = tokio::time::interval(Duration::from_millis(25));
         while !is_so().await {
             tick.tick().await;
         }

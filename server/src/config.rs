@@ -908,7 +908,9 @@ pub(crate) mod tests {
         let policy = serde_json::to_value(Policy::default()).unwrap();
         let policy = policy.as_object().unwrap().keys().map(String::as_str);
         for key in keys.into_iter().chain(exchange).chain(cloud).chain(outbound).chain(identity).chain(policy) {
-            assert!(KEYS.contains(&format!("  {key} =")), "{key}");
+            let is_table =
+                || KEYS.contains(&format!("[organization.policy.{key}")) || KEYS.contains(&format!("policy.{key}]"));
+            assert!(KEYS.contains(&format!("  {key} =")) || is_table(), "{key}");
         }
     }
 }
