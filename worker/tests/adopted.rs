@@ -134,7 +134,7 @@ async fn a_cancelled_run_leaves_it_staged_and_where_it_is_needed_then() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn in_an_emergency_it_is_not_published_by_itself_either() {
-    let world = staged(true, 1).await;
+    let world = staged(true, 2).await;
     let id = world.ask(|request| request.reason = Reason::Compromised).await;
     world.approve(id, Gate::Execute).await;
     let run = world.until(id, |run| run.renewal.state.open_gate() == Some(Gate::TrustCloud)).await;
