@@ -18,6 +18,7 @@ use futures_util::{StreamExt as _, stream};
 use lab::journal::{Effect, EffectKind};
 use tokio::time::timeout;
 use uuid::Uuid;
+use worker::Pace;
 
 use crate::{
     circumstances::Circumstances,
@@ -104,6 +105,8 @@ impl Play {
         let script = Script { hybrid, ..Script::new(Kind::Sqlite, 1, Vec::new()) };
         let mut setting = trial::setting(&script);
         setting.policy.staging_lead_hours = 16;
+        // No sign of life is among the writes: it would be stopped in the middle of one that holds the database.
+        setting.pace = Pace::of(Duration::from_secs(600));
         if what == Injected::WindowClosed {
             setting.policy.windows = windows();
         }
@@ -155,12 +158,13 @@ impl Play {
         loop {
             let mut frozen = self.world.processes[0].writes.is_frozen();
             let woken = self.world.db.woken();
-            let run = self.world.run(self.id).await;
             if *frozen.borrow() {
+                // Read while it stands still: what was read before may be older.
+                let run = self.world.run(self.id).await;
                 self.look(run).await;
                 continue;
             }
-            if !run.renewal.state.is_live() {
+            if !self.world.run(self.id).await.renewal.state.is_live() {
                 return;
             }
             let moved = async {
