@@ -81,9 +81,9 @@ pub(crate) async fn measure(settings: &Settings, server: &Server) -> anyhow::Res
     ])
 }
 
-/// So many organizations that nobody connects to. Each trusts one authority: to read those of the system for each takes long.
+/// So many organizations that nobody connects to. Each trusts one authority: to read those of the system for each takes long. One credential asks for all.
 pub(crate) fn configuration(organizations: u64) -> anyhow::Result<String> {
-    let mut text = String::new();
+    let mut text = "[limits]\nrequests_per_minute = 1000000\nburst = 1000000\n".to_owned();
     for number in 1..=organizations {
         let id = organization(number);
         write!(
