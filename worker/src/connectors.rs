@@ -51,3 +51,15 @@ pub enum WireError {
         why: String,
     },
 }
+
+/// The body of an answer; `None` as soon as it is longer than `most` bytes.
+async fn read_body(mut response: reqwest::Response, most: usize) -> reqwest::Result<Option<Vec<u8>>> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await? {
+        if body.len() + chunk.len() > most {
+            return Ok(None);
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(Some(body))
+}

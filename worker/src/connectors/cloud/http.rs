@@ -13,6 +13,7 @@ use rustls::ClientConfig;
 use serde::de::DeserializeOwned;
 
 use super::{CloudError, Failure, error::Result};
+use crate::connectors::read_body;
 
 const CONNECT: Duration = Duration::from_secs(10);
 const ANSWER: Duration = Duration::from_secs(60);
@@ -73,16 +74,12 @@ pub(super) async fn send(request: RequestBuilder) -> Result<Reply> {
     let (client, request) = request.build_split();
     let request = request.map_err(|error| CloudError::unexpected("The configuration", error.without_url()))?;
     let host = request.url().host_str().unwrap_or_default().to_owned();
-    let mut response = client.execute(request).await.map_err(|error| lost(&host, &error))?;
+    let response = client.execute(request).await.map_err(|error| lost(&host, &error))?;
     let (status, headers) = (response.status(), response.headers().clone());
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|error| lost(&host, &error))? {
-        if body.len() + chunk.len() > LARGEST {
-            return Err(CloudError::unexpected(&host, format_args!("an answer of more than {LARGEST} bytes")));
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(Reply { host, status, headers, body: body.into() })
+    let body = read_body(response, LARGEST).await.map_err(|error| lost(&host, &error))?;
+    let too_long = || CloudError::unexpected(&host, format_args!("an answer of more than {LARGEST} bytes"));
+    let body = body.ok_or_else(too_long)?.into();
+    Ok(Reply { host, status, headers, body })
 }
 
 impl Reply {

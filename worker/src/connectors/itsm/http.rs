@@ -13,6 +13,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use tokio::sync::{Mutex, Semaphore};
 
 use super::{Failure, InvalidTicketWay, Result, TicketCredentials, TicketError, TicketPatience, TicketWay};
+use crate::connectors::read_body;
 
 /// The largest answer that is read.
 const LARGEST: usize = 16 << 20;
@@ -240,16 +241,12 @@ fn without_secrets(url: &Url) -> String {
 async fn receive(client: &Client, request: RequestBuilder) -> Result<Reply> {
     let request = request.build().map_err(|error| TicketError::unexpected("The configuration", error.without_url()))?;
     let host = request.url().host_str().unwrap_or_default().to_owned();
-    let mut response = client.execute(request).await.map_err(|error| lost(&host, &error))?;
+    let response = client.execute(request).await.map_err(|error| lost(&host, &error))?;
     let (status, headers) = (response.status(), response.headers().clone());
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|error| lost(&host, &error))? {
-        if body.len() + chunk.len() > LARGEST {
-            return Err(TicketError::unexpected(&host, format_args!("an answer of more than {LARGEST} bytes")));
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(Reply { host, status, headers, body: body.into() })
+    let body = read_body(response, LARGEST).await.map_err(|error| lost(&host, &error))?;
+    let too_long = || TicketError::unexpected(&host, format_args!("an answer of more than {LARGEST} bytes"));
+    let body = body.ok_or_else(too_long)?.into();
+    Ok(Reply { host, status, headers, body })
 }
 
 impl Reply {
