@@ -5,7 +5,7 @@ use db::LoadedRun;
 use domain::{Step, StepKind, StepStatus};
 use lab::{
     Report,
-    journal::EffectKind,
+    journal::{Effect, EffectKind},
     organization::{Hybrid, PartnerRules, Region},
     trust::{Leg, Reason, Refusal},
 };
@@ -188,11 +188,13 @@ impl Broken {
             assert!(total.refused == 0 || self.what.legs().contains(leg), "trust: {leg:?} {total:?}, {self:?}");
         }
         let meanwhile = |at: DateTime<Utc>| at >= self.at && self.mended.is_none_or(|mended| at < mended);
-        let published = report
-            .effects
-            .iter()
-            .find(|e| e.kind == EffectKind::Publish && meanwhile(e.at) && !(self.late_machine && e.by == "AuthAdmin"));
-        // What is published after the new certificate was is the old one: a way back that nobody is kept from.
+        // Nobody is kept from a way back, to what servers signed with when it broke,
+        let signed_then = |e: &Effect| e.thumbprint.as_ref().is_some_and(|one| self.signer == one.as_str());
+        let published = report.effects.iter().find(|e| {
+            let late = self.late_machine && e.by == "AuthAdmin";
+            e.kind == EffectKind::Publish && meanwhile(e.at) && !late && !signed_then(e)
+        });
+        // or, when the new certificate was published before it broke, to the old one.
         let way_back = report.effects.iter().any(|e| e.kind == EffectKind::Publish && e.at < self.at);
         let allowed =
             way_back || self.publishing || !(self.planned || matches!(self.what, Breakage::KeysOfServer { .. }));
