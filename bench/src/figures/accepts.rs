@@ -34,7 +34,7 @@ const SUBJECT: &str = "alice@contoso.example";
 const END: &str = "
     UPDATE step SET status = 'skipped', due_at = NULL WHERE status = 'ready';
     UPDATE renewal SET state = '{\"status\": \"cancelled\", \"at\": \"2026-11-23T10:00:00Z\"}' WHERE status = 'requested';
-    VACUUM ANALYZE renewal, step, audit, audit_stream, idempotency";
+    VACUUM ANALYZE renewal, step, audit, audit_stream, announcement, idempotency";
 /// What pgbench commits: the rows of an accept, their texts bound as parameters.
 const SCRIPT: &str = include_str!("../sql/accept.pgbench");
 
@@ -154,10 +154,13 @@ impl Load {
     }
 }
 
-/// How many rows there are in each table that an accept writes to.
-async fn rows(database: &Database) -> anyhow::Result<[i64; 5]> {
-    let mut counts = [0; 5];
-    for (count, table) in counts.iter_mut().zip(["renewal", "step", "audit_stream", "audit", "idempotency"]) {
+/// The tables that an accept writes a row to.
+const TABLES: [&str; 6] = ["renewal", "step", "audit_stream", "audit", "announcement", "idempotency"];
+
+/// How many rows there are in each of them.
+async fn rows(database: &Database) -> anyhow::Result<[i64; 6]> {
+    let mut counts = [0; 6];
+    for (count, table) in counts.iter_mut().zip(TABLES) {
         *count = database.number(&format!("SELECT count(*) FROM {table}")).await?;
     }
     Ok(counts)
@@ -177,6 +180,9 @@ impl Script {
             ("subject", "SELECT requested_by FROM renewal LIMIT 1"),
             ("action", "SELECT action FROM audit LIMIT 1"),
             ("detail", "SELECT detail::text FROM audit LIMIT 1"),
+            ("event", "SELECT event FROM announcement LIMIT 1"),
+            ("news", "SELECT news::text FROM announcement LIMIT 1"),
+            ("renewal", "SELECT renewal::text FROM announcement LIMIT 1"),
             ("caller", "SELECT caller FROM idempotency LIMIT 1"),
             ("hash", "SELECT request_hash FROM idempotency LIMIT 1"),
             ("body", "SELECT body FROM idempotency LIMIT 1"),
