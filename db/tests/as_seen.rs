@@ -114,7 +114,7 @@ async fn of_two_processes_that_have_seen_the_same_one_gets_each_step() {
 async fn what_another_process_has_decided_counts_for_one_that_knew_the_run() {
     on_postgres(async |url| {
         let (db, other) = (Db::open(&url).await.unwrap(), Db::open(&url).await.unwrap());
-        let renewal = distributing(&db, "contoso", 4).await;
+        let renewal = distributing(&db, "contoso", 3).await;
         let first = claim(&db, now()).await.unwrap();
         db.finish(&first, WORKER, distributed(), now()).await.unwrap();
         let second = claim(&db, now()).await.unwrap();
@@ -122,7 +122,21 @@ async fn what_another_process_has_decided_counts_for_one_that_knew_the_run() {
         assert!(claim(&db, now()).await.is_none());
         db.finish(&second, WORKER, distributed(), now()).await.unwrap();
         other.write(async |tx| tx.resume(renewal.id, None, "oscar", now()).await).await.unwrap();
-        // Nothing but steps changes here: the state stays what it was.
+        assert!(claim(&db, now()).await.is_some());
+        db.close().await;
+        other.close().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_another_worker_has_done_counts_for_one_that_knew_the_run() {
+    on_postgres(async |url| {
+        let (db, other) = (Db::open(&url).await.unwrap(), Db::open(&url).await.unwrap());
+        distributing(&db, "contoso", 3).await;
+        let first = claim(&db, now()).await.unwrap();
+        db.finish(&first, WORKER, distributed(), now()).await.unwrap();
+        // Nothing but steps changes here: the state of the renewal stays what it was.
         let theirs = claim(&other, now()).await.unwrap();
         other.finish(&theirs, WORKER, distributed(), now()).await.unwrap();
         let last = claim(&db, now()).await.unwrap();
