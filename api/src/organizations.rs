@@ -171,7 +171,7 @@ pub(crate) async fn show_hybrid(
 ) -> Result<Json<Hybrid>, Problem> {
     let seen = seen_last(&state, &id).await?;
     let cloud = state.organization(&id)?.cloud.as_ref();
-    let drift = seen.on_premises_hybrid.iter().flat_map(|objects| objects.drift(cloud, seen.tenant.as_ref())).collect();
+    let drift = seen.hybrid_drift(cloud);
     Ok(Json(Hybrid {
         taken_at: seen.taken_at,
         hybrid: seen.hybrid,

@@ -1,5 +1,6 @@
 //! Hybrid organizations: what a person who does the cloud half reads, fetches and confirms.
 
+use chrono::TimeZone as _;
 use db::StepEnd;
 use domain::{
     Outcome, Snapshot, Tenant, Trouble,
@@ -120,18 +121,18 @@ async fn a_person_confirms_at_the_gate_that_only_plans_by_hand_have() {
 async fn what_joins_the_organization_to_the_cloud_is_shown_with_what_is_wrong() {
     let service = Service::start().await;
     service.get(ALICE, "/v1/organizations/contoso/hybrid").await.problem(404, "not_discovered_yet");
-    let key = CloudKey {
-        key_id: "key-of-a".to_owned(),
-        thumbprint: Some(thumbprint('A')),
-        display_name: None,
-        not_before: None,
+    let key = |id: &str, digit: char, year: i32| CloudKey {
+        key_id: id.to_owned(),
+        thumbprint: Some(thumbprint(digit)),
+        display_name: Some("Microsoft Exchange Server Auth Certificate".to_owned()),
+        not_before: chrono::Utc.with_ymd_and_hms(year, 1, 1, 0, 0, 0).single(),
         not_after: None,
     };
     let application = Application {
         object_id: "object-1".to_owned(),
         app_id: "another-application".to_owned(),
         display_name: "ExchangeServerApp-1".to_owned(),
-        keys: vec![key],
+        keys: vec![key("key-of-a", 'A', 2024), key("left", 'D', 2019)],
     };
     let read = Tenant::Read {
         application: Some(application),
@@ -149,6 +150,9 @@ async fn what_joins_the_organization_to_the_cloud_is_shown_with_what_is_wrong() 
         service.db.write(async |tx| tx.insert_snapshot(None, db::Purpose::Check, &seen).await).await.unwrap();
         let rows = service.get(ALICE, "/v1/organizations/contoso/certificates").await.expect(200)["items"].clone();
         assert_eq!(rows[0]["entra"], presence);
+        let shown = service.get(ALICE, "/v1/organizations/contoso/hybrid").await.expect(200);
+        let left = shown["drift"].as_array().unwrap().iter().any(|one| one["code"] == "cloud_key_given_up");
+        assert_eq!(left, presence == "present", "{shown}");
     }
     let shown = service.get(ALICE, "/v1/organizations/contoso/hybrid").await.expect(200);
     assert_eq!((&shown["hybrid"], &shown["tenant"]["reach"]), (&json!(true), &json!("unreachable")));

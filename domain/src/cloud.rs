@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 use crate::{
     Thumbprint, Trouble,
     hybrid::{IntraOrganizationConnector, OrganizationRelationship},
+    snapshot::Server,
 };
 
 /// The application id of Exchange Online in every tenant: the shared principal that the classic Hybrid Configuration Wizard registers keys with (domain.md 3.1).
@@ -209,6 +210,12 @@ impl CloudKey {
         self.not_before.is_none_or(|from| from <= now) && self.not_after.is_none_or(|until| now < until)
     }
 
+    /// Its certificate's thumbprint, or its id where the entry does not tell that one.
+    #[must_use]
+    pub fn told(&self) -> String {
+        self.thumbprint.as_ref().map_or_else(|| format!("with id {}", self.key_id), Thumbprint::to_string)
+    }
+
     /// How long it is accepted in all; unknown without both dates.
     #[must_use]
     pub fn lifetime(&self) -> Option<TimeDelta> {
@@ -221,5 +228,25 @@ impl Application {
     #[must_use]
     pub fn key_of(&self, thumbprint: &Thumbprint) -> Option<&CloudKey> {
         self.keys.iter().find(|key| key.is_of(thumbprint))
+    }
+
+    /// The keys of Auth certificates before the current one, which an earlier run has left: it was skipped, or done by another tool. `named` is what
+    /// `AuthConfig` names as current, previous and next. What cannot be told apart from the key of something else is not among them.
+    pub fn given_up<'a>(
+        &'a self,
+        named: [Option<&'a Thumbprint>; 3],
+        servers: &'a [Server],
+    ) -> impl Iterator<Item = &'a CloudKey> {
+        let current = named[0].and_then(|current| self.key_of(current));
+        self.keys.iter().filter(move |key| {
+            let Some(thumbprint) = &key.thumbprint else { return false };
+            let of_exchange = key.display_name.as_ref().is_some_and(|name| name.starts_with(AUTH_KEY_NAME))
+                || servers.iter().any(|server| server.certificate(thumbprint).is_some());
+            let older = matches!(
+                (key.not_before, current.and_then(|current| current.not_before)),
+                (Some(this), Some(current)) if this < current
+            );
+            !named.contains(&Some(thumbprint)) && of_exchange && older
+        })
     }
 }

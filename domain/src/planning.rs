@@ -244,7 +244,7 @@ fn findings(
             format!("The previous certificate {previous} leaves AuthConfig when the new one is published."),
         );
     }
-    found.extend(staged_without_servers(plan, participants, auth_config));
+    found.extend(staged_without_servers(plan, participants, auth_config, now));
     let mut about = |code: &str, message: String| {
         found.push(Finding { code: code.to_owned(), target: String::new(), message, fix: None })
     };
@@ -413,8 +413,24 @@ fn push_out_line(plan: &Plan, thumbprint: &Thumbprint, hours: u32) -> String {
     )
 }
 
+/// When Exchange makes a staged certificate the current one. It looks every 12 hours (domain.md 1.9).
+fn publishes_by_itself(thumbprint: &Thumbprint, until: DateTime<Utc>, now: DateTime<Utc>) -> String {
+    if until > now {
+        format!("Exchange publishes the staged certificate {thumbprint} by itself at {until}")
+    } else {
+        format!(
+            "The date of the staged certificate {thumbprint}, {until}, is over: Exchange publishes it by itself at any moment, within 12 hours"
+        )
+    }
+}
+
 /// Whoever has staged a certificate has set a date too, at which Exchange publishes it whether every server has its key or not.
-fn staged_without_servers(plan: &Plan, participants: &[&Server], auth_config: &AuthConfig) -> Option<Finding> {
+fn staged_without_servers(
+    plan: &Plan,
+    participants: &[&Server],
+    auth_config: &AuthConfig,
+    now: DateTime<Utc>,
+) -> Option<Finding> {
     let (thumbprint, until) = (plan.adopted()?, auth_config.next_effective_at?);
     let has = |server: &&&Server| server.certificate(thumbprint).is_some_and(|held| held.key.is_usable());
     let lacking: Vec<&str> =
@@ -422,7 +438,11 @@ fn staged_without_servers(plan: &Plan, participants: &[&Server], auth_config: &A
     (!lacking.is_empty()).then(|| Finding {
         code: "staged_before_servers".to_owned(),
         target: String::new(),
-        message: format!("Exchange publishes the staged certificate {thumbprint} by itself at {until}; nothing shows that these servers have its key: {}. {PUSHED_OUT}", lacking.join(", ")),
+        message: format!(
+            "{}; nothing shows that these servers have its key: {}. {PUSHED_OUT}",
+            publishes_by_itself(thumbprint, until, now),
+            lacking.join(", ")
+        ),
         fix: Some(push_out_line(plan, thumbprint, BY_HAND_HOURS)),
     })
 }

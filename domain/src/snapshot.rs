@@ -42,7 +42,7 @@ pub struct AuthConfig {
     pub previous: Option<Thumbprint>,
     /// The certificate that is staged.
     pub next: Option<Thumbprint>,
-    /// When Exchange itself publishes the staged one.
+    /// When Exchange itself publishes the staged one; within 12 hours when that is over. Absent without a staged one, whatever date was left behind.
     pub next_effective_at: Option<DateTime<Utc>>,
     /// `WhenChangedUTC` of the object on that domain controller.
     pub changed_at: Option<DateTime<Utc>>,

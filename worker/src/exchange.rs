@@ -157,13 +157,16 @@ fn read_auth_config(value: &Value, asked: Option<&str>) -> Result<AuthConfig> {
         let text = value.property(name).map(Value::text).unwrap_or_default();
         Thumbprint::parse_optional(&text).map_err(|_| unexpected("Get-AuthConfig", name))
     };
+    let next = thumbprint("NextCertificateThumbprint")?;
+    // A date may be left behind by what it belonged to: then it is of nothing.
+    let date = value.property("NextCertificateEffectiveDate").and_then(Value::as_date_time);
     let answered = value.property("OriginatingServer").map(Value::text).filter(|name| !name.is_empty());
     Ok(AuthConfig {
         domain_controller: asked.map(str::to_owned).or(answered).unwrap_or_default().to_ascii_lowercase(),
         current: thumbprint("CurrentCertificateThumbprint")?,
         previous: thumbprint("PreviousCertificateThumbprint")?,
-        next: thumbprint("NextCertificateThumbprint")?,
-        next_effective_at: value.property("NextCertificateEffectiveDate").and_then(Value::as_date_time),
+        next_effective_at: date.filter(|_| next.is_some()),
+        next,
         changed_at: value.property("WhenChangedUTC").and_then(Value::as_date_time),
     })
 }
@@ -340,6 +343,20 @@ mod tests {
         let numbers = Object::default().with("Major", 15).with("Minor", 1).with("Build", 2507).with("Revision", 18);
         assert_eq!(read_version(&numbers.into()), Some(expected));
         assert_eq!(read_version(&"Version 15".into()), None);
+    }
+
+    #[test]
+    fn a_date_without_a_staged_certificate_is_of_nothing() {
+        let date = DateTime::parse_from_rfc3339("2026-11-28T10:00:00Z").unwrap().to_utc();
+        let read = |next: &str| {
+            let value = Object::default()
+                .with("CurrentCertificateThumbprint", "9F3B6C1D2E4A5B60718293A4B5C6D7E8F9011223")
+                .with("NextCertificateThumbprint", next)
+                .with("NextCertificateEffectiveDate", date);
+            read_auth_config(&value.into(), Some("dc01")).unwrap().next_effective_at
+        };
+        assert_eq!(read("1111111111111111111111111111111111111111"), Some(date));
+        assert_eq!(read(""), None);
     }
 
     #[test]

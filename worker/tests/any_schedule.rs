@@ -25,7 +25,7 @@ use crate::{
     circumstances::{Breakage, Circumstances, CloudTrouble},
     database,
     process::{Blow, Trap},
-    trial::{self, AT_ONCE, CallFault, Happening, Script, Summary, Verb, What, panic_text, write_faults},
+    trial::{self, CallFault, Happening, Script, Summary, Verb, What, number, panic_text, write_faults},
 };
 
 /// How many schedules are tried on each database.
@@ -103,7 +103,7 @@ async fn first_failure<T: ValueTree<Value = Script>>(trees: Vec<T>) -> Option<(T
         let ended = AssertUnwindSafe(trial::run(script.clone())).catch_unwind().await;
         (tree, script, ended.map_err(|panic| format!("{told}: {}", panic_text(panic))))
     });
-    let mut trials = stream::iter(trials).buffer_unordered(number("REKEY_AT_ONCE").unwrap_or(AT_ONCE));
+    let mut trials = stream::iter(trials).buffer_unordered(trial::at_once());
     let (mut summary, mut first, mut tried, mut wrong) = (Summary::default(), None, 0_u32, 0_u32);
     while let Some((tree, script, ended)) = trials.next().await {
         tried += 1;
@@ -124,10 +124,6 @@ async fn first_failure<T: ValueTree<Value = Script>>(trees: Vec<T>) -> Option<(T
     }
     println!("{tried} schedules, {wrong} went wrong. {summary}");
     first
-}
-
-fn number<T: std::str::FromStr<Err: std::fmt::Debug>>(variable: &str) -> Option<T> {
-    env::var(variable).ok().map(|number| number.parse().unwrap())
 }
 
 fn script(database: Kind) -> impl Strategy<Value = Script> {

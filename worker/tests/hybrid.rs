@@ -333,6 +333,21 @@ async fn an_emergency_waits_until_a_slow_tenant_takes_what_the_new_key_signs() {
     world.close().await;
 }
 
+/// As after a change of the certificate that rekey signs in with: not every machine of Entra knows it yet.
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_asked_because_entra_does_not_know_rekeys_own_key_for_a_while() {
+    let world = hybrid().await;
+    let id = world.ask(|_| {}).await;
+    world.until(id, |run| run.renewal.state.open_gate() == Some(Gate::Execute)).await;
+    // More often than it is asked within one attempt.
+    world.fault(json!({ "kind": "cloud", "service": "token", "times": 6, "do": { "aadsts": 700_027 } }));
+    let run = world.approve_all(id).await;
+    assert!(matches!(run.renewal.state, State::Succeeded { .. }), "{:?}", run.renewal.state);
+    assert!(world.lab.report().cloud.iter().filter(|asked| asked.code == "AADSTS700027").count() >= 6);
+    world.check_renewed(id).await;
+    world.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_of_keys_that_was_never_sent_has_no_answer_on_record() {
     let world = hybrid().await;

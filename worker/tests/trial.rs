@@ -4,6 +4,7 @@
 use std::{
     any::Any,
     collections::BTreeMap,
+    env,
     panic::AssertUnwindSafe,
     sync::{
         Arc,
@@ -156,6 +157,16 @@ pub(crate) fn setting(script: &Script) -> Setting {
     }
 }
 
+/// What the environment says, if it says anything.
+pub(crate) fn number<T: std::str::FromStr<Err: std::fmt::Debug>>(variable: &str) -> Option<T> {
+    env::var(variable).ok().map(|number| number.parse().unwrap())
+}
+
+/// [`AT_ONCE`], unless the environment says otherwise.
+pub(crate) fn at_once() -> usize {
+    number("REKEY_AT_ONCE").unwrap_or(AT_ONCE)
+}
+
 /// Tries them all, several at a time. Panics with all that went wrong.
 pub(crate) async fn try_all(scripts: Vec<(&'static str, Script)>) {
     let trials = stream::iter(scripts).map(|(kind, script)| async move {
@@ -165,7 +176,7 @@ pub(crate) async fn try_all(scripts: Vec<(&'static str, Script)>) {
     });
     let mut summary: BTreeMap<&str, Tally> = BTreeMap::new();
     let mut failures = Vec::new();
-    let mut trials = trials.buffer_unordered(AT_ONCE);
+    let mut trials = trials.buffer_unordered(at_once());
     while let Some((kind, ended)) = trials.next().await {
         match ended {
             Ok(ended) => summary.entry(kind).or_default().add(&ended),

@@ -3,10 +3,43 @@
 use super::{
     AuthServer, CloudSettings, Correction, EXCHANGE_ONLINE, Finding, HybridObjects, OrganizationRelationship, Tenant,
 };
-use crate::{cloud::Checked, plan::quoted};
+use crate::{
+    Snapshot,
+    cloud::{Checked, CloudKey},
+    plan::quoted,
+};
 
 /// What the override is called by Microsoft's own tools.
 const OVERRIDE: &str = "EnableExchangeHybrid3PAppFeature";
+
+impl Snapshot {
+    /// What is not as it should be of what joins the organization to the cloud: what [`HybridObjects::drift`] finds, and keys in Entra that are left over.
+    #[must_use]
+    pub fn hybrid_drift(&self, cloud: Option<&CloudSettings>) -> Vec<Finding> {
+        let objects = self.on_premises_hybrid.iter();
+        objects.flat_map(|objects| objects.drift(cloud, self.tenant.as_ref())).chain(self.given_up_keys()).collect()
+    }
+
+    /// Keys of Auth certificates that nothing names any more. Without an agreed `AuthConfig` nobody knows.
+    fn given_up_keys(&self) -> Vec<Finding> {
+        let (Some(Tenant::Read { application: Some(application), .. }), Some(auth_config)) =
+            (&self.tenant, self.agreed_auth_config())
+        else {
+            return Vec::new();
+        };
+        let told = |key: &CloudKey| Finding {
+            code: "cloud_key_given_up".to_owned(),
+            target: application.display_name.clone(),
+            message: format!(
+                "The key {} is of a certificate that was given up and is registered still: whoever has its private key can sign in as the servers. A renewal takes it out at its end. Earlier, if nothing else uses it: Entra admin center > App registrations > {} > Certificates & secrets.",
+                key.told(),
+                application.display_name
+            ),
+            fix: None,
+        };
+        application.given_up(auth_config.thumbprints(), &self.servers).map(told).collect()
+    }
+}
 
 impl HybridObjects {
     /// What is not as it should be, with its fix. `cloud` and `tenant` are absent where no credentials are configured: less can be compared then.

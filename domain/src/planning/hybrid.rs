@@ -2,10 +2,13 @@
 
 use chrono::{DateTime, Utc};
 
-use super::{BY_HAND_HOURS, PUSHED_OUT, SKIPPABLE_KEY, exchange, lines, push_out_line, source_thumbprint, whole};
+use super::{
+    BY_HAND_HOURS, PUSHED_OUT, SKIPPABLE_KEY, exchange, lines, publishes_by_itself, push_out_line, source_thumbprint,
+    whole,
+};
 use crate::{
-    CloudSettings, HybridObjects, Organization, Phase, Plan, Snapshot, StepKind, Tenant, Thumbprint, Trouble,
-    cloud::{AUTH_KEY_NAME, Application, Checked, CloudKey, CloudName, EXCHANGE_ONLINE, Principal, application_name},
+    CloudSettings, HybridObjects, Organization, Phase, Plan, Snapshot, StepKind, Tenant, Trouble,
+    cloud::{Application, Checked, CloudKey, CloudName, EXCHANGE_ONLINE, Principal, application_name},
     plan::{
         CertificateSource, EndpointKind, Finding, How, Observed, PlannedApplication, PlannedCloud, PlannedCmdlet,
         PlannedKey, PlannedPurge, PlannedStep, Reversibility,
@@ -93,19 +96,10 @@ impl Seen<'_> {
         })
     }
 
-    /// Whether a key is that of an Auth certificate before the current one, which an earlier run has left: it was skipped, or done by another tool. What
-    /// cannot be told apart from the key of something else is not.
+    /// Whether a key is that of an Auth certificate which an earlier run has left.
     fn is_given_up(&self, key: &CloudKey, application: &Application, observed: &Observed) -> bool {
-        let Some(thumbprint) = &key.thumbprint else { return false };
-        let mut named = [&observed.current, &observed.previous, &observed.next].into_iter().flatten();
-        let of_exchange = key.display_name.as_ref().is_some_and(|name| name.starts_with(AUTH_KEY_NAME))
-            || self.servers.iter().any(|server| server.certificate(thumbprint).is_some());
-        let current = observed.current.as_ref().and_then(|current| application.key_of(current));
-        let older = matches!(
-            (key.not_before, current.and_then(|current| current.not_before)),
-            (Some(this), Some(current)) if this < current
-        );
-        !named.any(|named| named == thumbprint) && of_exchange && older
+        let named = [&observed.current, &observed.previous, &observed.next].map(Option::as_ref);
+        application.given_up(named, self.servers).any(|given_up| given_up.key_id == key.key_id)
     }
 
     /// The dedicated application, the shared principal and the longest life of a key; or what must be done first.
@@ -146,7 +140,7 @@ impl Seen<'_> {
     }
 
     /// Whoever has staged a certificate has set a date too, at which Exchange publishes it whether Entra has its key or not.
-    fn staged_without_cloud(&self, plan: &Plan) -> Option<Finding> {
+    fn staged_without_cloud(&self, plan: &Plan, now: DateTime<Utc>) -> Option<Finding> {
         let (thumbprint, until) = (plan.adopted()?, self.staged_until?);
         let is_there = match self.tenant {
             Some(Tenant::Read { application: Some(application), .. }) => application.key_of(thumbprint).is_some(),
@@ -155,7 +149,10 @@ impl Seen<'_> {
         (!is_there).then(|| Finding {
             code: "staged_before_cloud".to_owned(),
             target: String::new(),
-            message: format!("Exchange publishes the staged certificate {thumbprint} by itself at {until}; nothing shows that Entra has its key, without which what servers sign is refused. {PUSHED_OUT}"),
+            message: format!(
+                "{}; nothing shows that Entra has its key, without which what servers sign is refused. {PUSHED_OUT}",
+                publishes_by_itself(thumbprint, until, now)
+            ),
             fix: Some(push_out_line(plan, thumbprint, BY_HAND_HOURS)),
         })
     }
@@ -166,7 +163,7 @@ impl Seen<'_> {
         if self.settings.is_none() {
             found.push(by_hand());
         }
-        found.extend(self.staged_without_cloud(plan));
+        found.extend(self.staged_without_cloud(plan, now));
         found.extend(self.objects.drift(self.settings, self.tenant));
         let mut about = |code: &str, target: &str, message: String, fix: Option<String>| {
             found.push(Finding { code: code.to_owned(), target: target.to_owned(), message, fix });
@@ -212,7 +209,7 @@ impl Seen<'_> {
                 &application.display_name,
                 format!(
                     "The key {} is of a certificate that was given up and is registered still: whoever has its private key can sign in as the servers. This plan takes it out at the end.",
-                    name(key)
+                    key.told()
                 ),
                 None,
             );
@@ -221,12 +218,12 @@ impl Seen<'_> {
             about(
                 "cloud_key_expired",
                 &application.display_name,
-                format!("The key {} is not accepted any more or not yet; the run leaves it as it is.", name(key)),
+                format!("The key {} is not accepted any more or not yet; the run leaves it as it is.", key.told()),
                 None,
             );
         }
         if let Some(shared) = shared_principal.as_ref().filter(|shared| !shared.keys.is_empty()) {
-            let keys = shared.keys.iter().map(name).collect::<Vec<_>>().join(", ");
+            let keys = shared.keys.iter().map(CloudKey::told).collect::<Vec<_>>().join(", ");
             let planned = self.settings.is_some_and(|settings| settings.purge_shared_principal);
             let what = if planned {
                 "This plan takes them out at the end."
@@ -313,10 +310,6 @@ fn planned_key(key: &CloudKey) -> PlannedKey {
 fn purge(shared: &Principal) -> Option<PlannedPurge> {
     let keys: Vec<PlannedKey> = shared.keys.iter().map(planned_key).collect();
     (!keys.is_empty()).then(|| PlannedPurge { object_id: shared.object_id.clone(), keys })
-}
-
-fn name(key: &CloudKey) -> String {
-    key.thumbprint.as_ref().map_or_else(|| format!("with id {}", key.key_id), Thumbprint::to_string)
 }
 
 /// The steps of a phase that the cloud half adds.

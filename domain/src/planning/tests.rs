@@ -195,9 +195,9 @@ fn a_healthy_staged_certificate_is_adopted_and_a_sick_one_replaced() {
 
 #[test]
 fn a_staged_certificate_that_exchange_may_publish_before_servers_have_its_key_is_told_of() {
-    let staged = |everywhere: bool| {
+    let dated = |everywhere: bool, hours: i64| {
         made(|_, _, s| {
-            let date = Some(now() + TimeDelta::hours(9));
+            let date = Some(now() + TimeDelta::hours(hours));
             s.auth_config.iter_mut().for_each(|a| (a.next, a.next_effective_at) = (Some(thumbprint('B')), date));
             for server in s.servers.iter_mut().take(if everywhere { 3 } else { 2 }) {
                 server.store = Store::Read { certificates: vec![certificate('A', 45), certificate('B', 1700)] };
@@ -205,9 +205,11 @@ fn a_staged_certificate_that_exchange_may_publish_before_servers_have_its_key_is
         })
         .unwrap()
     };
-    assert_eq!(codes(&staged(true)), Vec::<&str>::new());
-    let told = staged(false);
+    assert_eq!(codes(&dated(true, 9)), Vec::<&str>::new());
+    let told = dated(false, 9);
     assert_eq!(codes(&told), ["staged_before_servers"]);
+    let over = dated(false, -9).findings[0].message.clone();
+    assert!(over.contains("is over: Exchange publishes it by itself at any moment"), "{over}");
     assert!(told.findings[0].message.contains("ex03.contoso.example"), "{:?}", told.findings);
     assert!(told.findings[0].fix.as_ref().unwrap().contains("-NewCertificateEffectiveDate <now + 72 h>"));
 }

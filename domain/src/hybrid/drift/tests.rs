@@ -244,3 +244,43 @@ fn no_cmdlet_is_offered_with_what_only_the_configuration_says() {
         "{found:?}"
     );
 }
+
+#[test]
+fn a_key_in_entra_that_an_earlier_renewal_has_left_is_named_and_nobody_elses() {
+    let (organization, _, snapshot) = crate::planning::hybrid::tests::automatic();
+    let left = |digit: char, name: Option<&str>| {
+        let mut snapshot = snapshot.clone();
+        let Some(Tenant::Read { application: Some(application), .. }) = &mut snapshot.tenant else { panic!() };
+        let current = application.keys[0].clone();
+        application.keys.push(CloudKey {
+            key_id: "left".to_owned(),
+            thumbprint: Some(crate::planning::tests::thumbprint(digit)),
+            display_name: name.map(str::to_owned),
+            not_before: current.not_before.map(|from| from - chrono::TimeDelta::days(1800)),
+            ..current
+        });
+        snapshot
+    };
+    let codes = |snapshot: &Snapshot| {
+        let found = snapshot.hybrid_drift(organization.cloud.as_ref());
+        found.into_iter().map(|finding| finding.code).collect::<Vec<_>>()
+    };
+    assert_eq!(codes(&snapshot), [""; 0]);
+    let of_exchange = Some("Microsoft Exchange Server Auth Certificate 2021-11-01");
+    let mut seen = left('D', of_exchange);
+    let found = seen.hybrid_drift(organization.cloud.as_ref());
+    assert_eq!(codes(&seen), ["cloud_key_given_up"]);
+    assert!(
+        found[0].message.contains(&"D".repeat(40)) && found[0].target.starts_with("ExchangeServerApp-"),
+        "{found:?}"
+    );
+    assert_eq!(codes(&left('D', Some("Mailbox migration"))), [""; 0], "nobody knows what it is for");
+    // As long as it is the previous one it is a way back.
+    seen.auth_config.iter_mut().for_each(|one| one.previous = Some(crate::planning::tests::thumbprint('D')));
+    assert_eq!(codes(&seen), [""; 0]);
+    // Nobody knows what is given up while domain controllers disagree.
+    let mut seen = left('D', of_exchange);
+    let other = crate::snapshot::AuthConfig { previous: None, current: None, ..seen.auth_config[0].clone() };
+    seen.auth_config.push(other);
+    assert_eq!(codes(&seen), [""; 0]);
+}

@@ -293,10 +293,13 @@ fn the_key_of_a_staged_certificate_that_is_registered_already_is_only_tried() {
 
 #[test]
 fn a_staged_certificate_that_exchange_may_publish_before_entra_has_its_key_is_told_of() {
-    let dated = |registered: bool| {
+    let dated = |registered: bool, hours: i64| {
         made(automatic(), |organization, request, snapshot| {
             staged(snapshot);
-            snapshot.auth_config.iter_mut().for_each(|seen| seen.next_effective_at = Some(now() + TimeDelta::hours(9)));
+            snapshot
+                .auth_config
+                .iter_mut()
+                .for_each(|seen| seen.next_effective_at = Some(now() + TimeDelta::hours(hours)));
             if registered {
                 let add = |application: &mut Option<Application>, _: &mut _, _: &mut _| {
                     application.as_mut().unwrap().keys.push(key("key-of-b", 'B'));
@@ -306,9 +309,11 @@ fn a_staged_certificate_that_exchange_may_publish_before_entra_has_its_key_is_to
         })
         .unwrap()
     };
-    assert_eq!(codes(&dated(true)), Vec::<&str>::new());
-    let told = dated(false);
+    assert_eq!(codes(&dated(true, 9)), Vec::<&str>::new());
+    let told = dated(false, 9);
     assert_eq!(codes(&told), ["staged_before_cloud"]);
+    let over = dated(false, -9).findings[0].message.clone();
+    assert!(over.contains("is over: Exchange publishes it by itself at any moment"), "{over}");
     assert!(told.findings[0].fix.as_ref().unwrap().contains("-NewCertificateEffectiveDate <now + 72 h>"));
 }
 

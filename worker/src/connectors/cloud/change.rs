@@ -13,7 +13,7 @@ use serde_json::{Value as Json, json};
 use super::{
     Cloud, CloudError, Credential, Difference, Holder,
     error::Result,
-    graph::{failed, known},
+    graph::{REFUSED, failed, known},
     keys::{desired, difference, key_id_of, same_id},
 };
 
@@ -252,11 +252,25 @@ impl Cloud {
         }
         let body = json!({ "keyCredentials": list });
         let asked = self.ask(Method::PATCH, self.url(&holder.path(), ""), Some(&body)).await;
-        Ok(Replaced::Sent(match asked {
-            Ok(reply) if reply.status.is_success() => Ok(()),
-            Ok(reply) => Err(known(failed(&reply, &holder.to_string()))),
-            Err(error) => Err(error),
-        }))
+        let error = match asked {
+            Ok(reply) if reply.status.is_success() => return Ok(Replaced::Sent(Ok(()))),
+            Ok(reply) => known(failed(&reply, &holder.to_string())),
+            Err(error) => error,
+        };
+        // An entry that is kept is sent without its key. If somebody has taken it out meanwhile, it is a new one without a key, which is refused.
+        let outdated = error.trouble.code == REFUSED && self.has_moved(holder, held).await?;
+        Ok(Replaced::Sent(Err(if outdated { unsettled(holder) } else { error })))
+    }
+
+    /// Whether one of several reads shows other keys than these.
+    async fn has_moved(&self, holder: &Holder, held: &[Credential]) -> Result<bool> {
+        for _ in 0..READS {
+            if !difference(holder, held, &self.keys(holder).await?).is_none() {
+                return Ok(true);
+            }
+            self.let_pass(self.shared.patience.apart).await?;
+        }
+        Ok(false)
     }
 
     /// What the change came to, when it shows; `None` when no replica that answered has it yet. Several reads, one after another: a replica that is behind

@@ -201,6 +201,8 @@ fn denied(reply: &Reply, client_id: &str, key: &Thumbprint, assertion: &str) -> 
     let (code, action) = explain(&codes, &denied.error_description, client_id, key);
     let said = redact(first_line(&denied.error_description), Some(assertion));
     let said = if said.is_empty() { denied.error } else { said };
+    // A key that was registered a moment ago is not known to every machine of the token service yet (cloud.md 2.4).
+    let passing = passing || code == KEY_NOT_REGISTERED;
     let failure = if passing { Failure::Again { after: reply.retry_after() } } else { Failure::Refused };
     let trouble = Trouble::new(code, format!("Entra gives {client_id} no token: {said}"), action);
     CloudError { failure, trouble }

@@ -246,6 +246,9 @@ pub(super) fn known(error: CloudError) -> CloudError {
     }
 }
 
+/// The code of a trouble that says that Graph refused a request, for a reason that is not known here.
+pub(super) const REFUSED: &str = "cloud_refused";
+
 /// What Graph's error means (cloud.md 2.4).
 pub(super) fn failed(reply: &Reply, what: &str) -> CloudError {
     let said = serde_json::from_slice::<Failed>(&reply.body).unwrap_or_default().error;
@@ -299,7 +302,7 @@ pub(super) fn failed(reply: &Reply, what: &str) -> CloudError {
         _ if said.message.contains("Update to existing credential") => {
             CloudError::again("cloud_key_there", message, "Nothing to do: the keys are read again")
         }
-        _ => CloudError::refused("cloud_refused", message, "Repair what it says, then retry"),
+        _ => CloudError::refused(REFUSED, message, "Repair what it says, then retry"),
     }
 }
 

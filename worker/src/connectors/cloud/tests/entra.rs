@@ -95,6 +95,26 @@ async fn each_refusal_says_what_the_administrator_must_do() {
     assert_eq!(error.trouble.code, "scope_invalid");
 }
 
+/// As after a change of the certificate that rekey signs in with.
+#[tokio::test]
+async fn a_key_of_rekeys_own_that_not_every_machine_of_entra_knows_yet_is_tried_again() {
+    let peer = Peer::start().await;
+    let cloud = peer.cloud();
+    let unknown = |count: u32| {
+        let body = json!({
+            "error": "invalid_client", "error_codes": [700_027],
+            "error_description": "AADSTS700027: The certificate is not registered on application. [Reason - The key was not found.]\r\nTrace ID: x",
+        });
+        json!({ "on": "token", "count": count, "status": 401, "body": body.to_string() })
+    };
+    peer.fault(unknown(2)).await;
+    cloud.token(Scope::Graph).await.unwrap();
+    assert_eq!(peer.asked("token", "POST").await.len(), 3);
+    peer.fault(unknown(1000)).await;
+    let error = cloud.token(Scope::ExchangeOnline).await.unwrap_err();
+    assert_eq!((error.may_pass(), error.trouble.code.as_str()), (true, "key_not_registered"));
+}
+
 #[tokio::test]
 async fn refusals_that_only_a_text_tells_apart_are_told_apart() {
     let peer = Peer::start().await;

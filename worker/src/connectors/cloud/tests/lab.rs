@@ -240,6 +240,41 @@ async fn a_key_that_no_read_had_shown_and_that_was_erased_is_told_with_its_certi
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_list_that_is_refused_because_somebody_took_a_key_out_meanwhile_is_made_anew() {
+    let (lab, cloud) = tenant().await;
+    let application = dedicated(&lab, &cloud).await;
+    let holder = Holder::Application(application.id);
+    no_lag(&lab);
+    lab.apply(Fault::CloudKeys { change: KeyChange::RemoveCurrent }).unwrap();
+    // Everything that is read before the list is sent is old.
+    stale_reads(&lab, 0, READS as u32 + 1);
+    let (add, _) = added(Vec::new());
+    let changed = change(&cloud, &holder, &add).await.unwrap();
+    let statuses: Vec<_> =
+        lab.report().cloud.iter().filter(|asked| asked.method == "PATCH").map(|a| a.status).collect();
+    assert_eq!(statuses, [400, 204]);
+    assert_eq!((changed.before.len(), changed.after.len()), (1, 2), "the key that was taken out stays out");
+    // What the run has to keep is not given up: that is tried again by itself, and told if it stays.
+    let beside = application.key_credentials.iter().map(|key| key.key_id().to_owned()).collect();
+    let lacking = change(&cloud, &holder, &added(beside).0).await.unwrap_err();
+    let ChangeError::Cloud(error) = lacking else { panic!("{lacking:?}") };
+    assert_eq!((error.may_pass(), error.trouble.code.as_str()), (true, "cloud_keys_changed"));
+    lab.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_that_is_refused_though_nothing_has_changed_calls_a_person() {
+    let (lab, cloud) = tenant().await;
+    let holder = Holder::Application(dedicated(&lab, &cloud).await.id);
+    let (code, message) = ("Request_BadRequest".to_owned(), "No.".to_owned());
+    disturb(&lab, "PATCH", CloudDisturbance::Graph { status: 400, code, message });
+    let refused = change(&cloud, &holder, &added(Vec::new()).0).await.unwrap_err();
+    let ChangeError::Cloud(error) = refused else { panic!("{refused:?}") };
+    assert_eq!((error.may_pass(), error.trouble.code.as_str()), (false, "cloud_refused"));
+    lab.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_would_be_waited_for_is_not_when_the_worker_stops() {
     let (lab, cloud) = tenant().await;
     let holder = Holder::Application(dedicated(&lab, &cloud).await.id);
