@@ -6,7 +6,7 @@ use domain::Step;
 use crate::{ClaimedStep, Db, Error, Result, StepEnd, connection::Kind, gathering::Gathering};
 
 /// Attempts of a transaction, at most: what is usual is prepared.
-const MOST: usize = 32;
+const MOST: usize = 64;
 
 /// Who stores ends of attempts, by worker and half of the renewals.
 pub(crate) type Finishing = Gathering<(String, bool), Finish, Result<()>>;
