@@ -199,9 +199,10 @@ const LONGEST_TRANSACTION: Duration = Duration::from_secs(30);
 
 /// What every connection asks of PostgreSQL. A process that is cut off in the middle of a transaction must not keep its locks: the server ends what
 /// stands still. A statement is planned once, perhaps while its tables are small, and each has an index for all that it may be asked
-/// (`db/tests/history.rs`): it must not read whole tables for the rest of the connection's life.
+/// (`db/tests/history.rs`): it must not read whole tables for the rest of the connection's life. Who is only like PostgreSQL may not know the last two.
 const SESSION: &str = "
-    SET idle_in_transaction_session_timeout = '5s'; SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET jit = off";
+    SET idle_in_transaction_session_timeout = '5s'; SET plan_cache_mode = force_generic_plan;
+    SELECT set_config(name, 'off', false) FROM pg_settings WHERE name IN ('enable_seqscan', 'jit')";
 
 impl Db {
     /// Opens `sqlite:<file>` (made when missing) or `postgres://…`. Does not migrate.
