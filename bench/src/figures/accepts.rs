@@ -222,3 +222,64 @@ impl Script {
         command
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use db::{Answer, IdempotencyKey, Raise};
+
+    use super::*;
+    use crate::workload::renewal;
+
+    /// The rows of all tables.
+    async fn all_rows(database: &Database) -> BTreeMap<String, i64> {
+        let tables = "SELECT tablename::text FROM pg_tables WHERE schemaname = 'public'";
+        let mut rows = BTreeMap::new();
+        for table in database.texts(tables).await.unwrap() {
+            let count = database.number(&format!("SELECT count(*) FROM {table}")).await.unwrap();
+            rows.insert(table, count);
+        }
+        rows
+    }
+
+    /// What pgbench would send for one accept.
+    fn script(texts: &[(&'static str, String)]) -> String {
+        let lines = SCRIPT.lines().filter(|line| !line.starts_with('\\') && !line.starts_with("--"));
+        let mut sql = lines.collect::<Vec<_>>().join("\n");
+        for (name, text) in texts {
+            sql = sql.replace(&format!(":{name}"), &format!("'{}'", text.replace('\'', "''")));
+        }
+        sql.replace(":org", "'7'")
+    }
+
+    /// Where there is a server: `./test` starts one.
+    #[tokio::test]
+    async fn the_floor_commits_the_rows_of_an_accept_and_no_others() {
+        let Ok(url) = std::env::var("TEST_POSTGRES_URL") else { return };
+        let server = Server::new(&url).await.unwrap();
+        let (database, db) = server.create_ours("test_accept").await.unwrap();
+        let empty = all_rows(&database).await;
+        let renewal = renewal("contoso", db.now()).unwrap();
+        let key = IdempotencyKey {
+            caller: SUBJECT.to_owned(),
+            key: "8e03978e-40d5-43dd-9d2c-1f9a2d0c5c7e".to_owned(),
+            request_hash: "sha256:of the request".to_owned(),
+        };
+        let (request_hash, renewal_id) = (key.request_hash.clone(), renewal.id);
+        let answer = Answer { request_hash, renewal_id, status: 202, body: "{}".to_owned() };
+        db.raise(Raise { renewal, keyed: Some((key, answer)) }).await.unwrap();
+        let accepted = all_rows(&database).await;
+        database.run(&script(&Script::of(&database).await.unwrap().texts)).await.unwrap();
+        let committed = all_rows(&database).await;
+        let more = |rows: &BTreeMap<String, i64>, before: &BTreeMap<String, i64>| {
+            let more = rows.iter().map(|(table, count)| (table.clone(), count - before[table]));
+            more.filter(|(_, count)| *count != 0).collect::<BTreeMap<_, _>>()
+        };
+        let of_accept = more(&accepted, &empty);
+        assert_eq!(more(&committed, &accepted), of_accept);
+        assert_eq!(of_accept.keys().map(String::as_str).collect::<BTreeSet<_>>(), TABLES.into_iter().collect());
+        db.close().await;
+        server.drop(&database).await.unwrap();
+    }
+}
