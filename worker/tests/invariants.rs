@@ -14,7 +14,7 @@ use lab::{
 
 use crate::{
     circumstances::{Breakage, Broken},
-    support::{SCALE, World, no_thumbprint},
+    support::{SCALE, World, answered, no_thumbprint},
 };
 
 /// How far two entries of people and workers may be out of the order of their clocks: each looks at the clock before it waits for its turn to write.
@@ -60,9 +60,9 @@ pub(crate) async fn check(world: &World, id: RenewalId, leftovers: &Leftovers, b
 /// What of the record is announced leads to one message, whatever happened to those who wrote it; nothing else does.
 async fn told_once(world: &World, id: RenewalId, audit: &[AuditEntry]) {
     let (everybody, now) = (|_: &Unexpanded| vec!["everybody".to_owned()], world.now());
-    while world.db.expand_announcements(everybody, now).await.unwrap() {}
+    while answered(async || world.db.expand_announcements(everybody, now).await).await {}
     let page = Page { before: None, limit: 10_000 };
-    let messages = world.db.read(async |tx| tx.outbox(None, None, page).await).await.unwrap();
+    let messages = answered(async || world.db.read(async |tx| tx.outbox(None, None, page).await).await).await;
     let messages: Vec<_> = messages.into_iter().filter(|message| message.renewal_id == Some(id)).collect();
     let told: BTreeMap<i64, &str> = messages.iter().map(|message| (message.sequence, message.event.as_str())).collect();
     assert_eq!(told.len(), messages.len(), "told twice: {messages:#?}");
@@ -326,7 +326,7 @@ fn kind_of(line: &str) -> String {
 /// The sealed key is gone, and the record says when.
 async fn key_destroyed(world: &World, run: &LoadedRun, audit: &[AuditEntry]) {
     let id = run.renewal.id;
-    let left = world.db.read(async |tx| tx.sealed_key(id).await).await.unwrap();
+    let left = answered(async || world.db.read(async |tx| tx.sealed_key(id).await).await).await;
     assert!(left.is_none(), "key: it outlives the run");
     assert_eq!(count(audit, "key.destroyed"), count(audit, "key.sealed"), "key: made and destroyed");
     let staging = audit.iter().position(|entry| entry.action == "step.started" && entry.detail["step"] == "stage");

@@ -308,13 +308,7 @@ impl World {
     }
 
     pub(crate) async fn run(&self, id: RenewalId) -> LoadedRun {
-        loop {
-            match self.db.read(async |tx| tx.load_run(id).await).await {
-                // The machine stood still.
-                Err(db::Error::Unanswered) => {}
-                run => return run.unwrap(),
-            }
-        }
+        answered(async || self.db.read(async |tx| tx.load_run(id).await).await).await
     }
 
     /// Waits until a step of this kind needs a person, and returns its trouble's code.
@@ -329,7 +323,7 @@ impl World {
     }
 
     pub(crate) async fn audit(&self, id: RenewalId) -> Vec<AuditEntry> {
-        self.db.read(async |tx| tx.audit_of(id, 0, 10_000).await).await.unwrap()
+        answered(async || self.db.read(async |tx| tx.audit_of(id, 0, 10_000).await).await).await
     }
 
     /// How many effects of a kind the lab has seen, and how many of them changed anything.
@@ -394,6 +388,16 @@ impl World {
         self.listening.shutdown().await;
         self.db.close().await;
         self.database.remove().await;
+    }
+}
+
+/// What the database answers. It is asked again when it did not answer in time: then the machine stood still.
+pub(crate) async fn answered<T>(ask: impl AsyncFn() -> db::Result<T>) -> T {
+    loop {
+        match ask().await {
+            Err(db::Error::Unanswered) => {}
+            answer => return answer.unwrap(),
+        }
     }
 }
 
