@@ -238,7 +238,7 @@ fn thumbprint(digit: char) -> Thumbprint {
     Thumbprint::parse(&digit.to_string().repeat(40)).expect("forty hexadecimal digits")
 }
 
-fn renewal(organization: &str, now: DateTime<Utc>) -> anyhow::Result<Renewal> {
+pub(crate) fn renewal(organization: &str, now: DateTime<Utc>) -> anyhow::Result<Renewal> {
     let organization = OrganizationId::parse(organization)?;
     let request = Request {
         organization,
@@ -293,6 +293,7 @@ fn snapshot(organization: &OrganizationId, servers: usize, now: DateTime<Utc>) -
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::database::Server;
 
     async fn on_sqlite(test: impl AsyncFn(Db)) {
         let folder = tempfile::tempdir().unwrap();
@@ -306,21 +307,39 @@ mod tests {
         for work in [Work::FanOut, Work::Chain] {
             on_sqlite(async |db| {
                 fill_by_functions(&db, work.stage(), 1).await.unwrap();
-                let mut steps = 0;
-                loop {
-                    let claimed = claim(&db, WORKER, 8, &HashSet::new(), &no_bounds(1)).await.unwrap();
-                    if claimed.is_idle() {
-                        break;
-                    }
-                    for step in claimed.steps {
-                        let end = StepEnd::Done(no_op(step.step.kind, work, db.now()));
-                        finish(&db, &step, &end).await.unwrap();
-                        steps += 1;
-                    }
-                }
-                assert_eq!(steps, work.steps(), "{work:?}");
+                assert_eq!(carry_out(&db, work, 1).await, work.steps(), "{work:?}");
             })
             .await;
+        }
+    }
+
+    /// Does all that is due, and returns how many steps that were.
+    async fn carry_out(db: &Db, work: Work, organizations: u64) -> u64 {
+        let mut steps = 0;
+        loop {
+            let claimed = claim(db, WORKER, 8, &HashSet::new(), &no_bounds(organizations)).await.unwrap();
+            if claimed.is_idle() {
+                return steps;
+            }
+            for step in claimed.steps {
+                let end = StepEnd::Done(no_op(step.step.kind, work, db.now()));
+                finish(db, &step, &end).await.unwrap();
+                steps += 1;
+            }
+        }
+    }
+
+    /// Where there is a server: `./test` starts one.
+    #[tokio::test]
+    async fn copies_are_carried_out_as_the_renewal_that_they_were_made_from() {
+        let Ok(url) = std::env::var("TEST_POSTGRES_URL") else { return };
+        let server = Server::new(&url).await.unwrap();
+        for (work, name) in [(Work::FanOut, "test_fan_out"), (Work::Chain, "test_chain")] {
+            let (database, db) = server.create_ours(name).await.unwrap();
+            fill(&database, &db, work.stage(), 3).await.unwrap();
+            assert_eq!(Box::pin(carry_out(&db, work, 3)).await, 3 * work.steps(), "{work:?}");
+            db.close().await;
+            server.drop(&database).await.unwrap();
         }
     }
 

@@ -1,6 +1,9 @@
 //! Table `audit`: the one function that writes it, and its readers. Nothing updates or deletes here.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::LazyLock,
+};
 
 use chrono::{DateTime, Utc};
 use domain::{
@@ -8,15 +11,39 @@ use domain::{
     announcing::{Announcement, announced},
     audit::{AuditEntry, NewAudit},
 };
-use sqlx::{QueryBuilder, types::Json};
+use sqlx::{AssertSqlSafe, QueryBuilder, types::Json};
 use uuid::Uuid;
 
 use crate::{
     Db, Page, Result, Tx,
-    connection::{ROWS_AT_ONCE, is_usual, on},
+    connection::{On, ROWS_AT_ONCE, is_usual, on},
 };
 
 const COLUMNS: &str = "id, renewal_id, organization_id, sequence, at, actor, action, detail";
+
+/// Adds the rows of `entry`, each with the next number of its stream, in the order of their places; `numbered` has the last numbers. PostgreSQL only.
+pub(crate) const APPENDING: &str = "
+    numbered AS (
+        INSERT INTO audit_stream (stream, last_sequence) SELECT stream, COUNT(*) FROM entry GROUP BY stream ORDER BY stream
+        ON CONFLICT (stream) DO UPDATE SET last_sequence = audit_stream.last_sequence + excluded.last_sequence
+        RETURNING stream, last_sequence
+    ), appended AS (
+        INSERT INTO audit (id, stream, sequence, renewal_id, organization_id, at, actor, action, detail)
+        SELECT id, stream, last_sequence + 1 - ROW_NUMBER() OVER (PARTITION BY stream ORDER BY place DESC), renewal_id, organization_id, at,
+            actor, action, detail
+        FROM entry JOIN numbered USING (stream)
+    )";
+
+/// Adds entries. One text however many they are.
+static APPEND: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "WITH entry AS (
+            SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::timestamptz[], $6::text[], $7::text[], $8::jsonb[])
+                WITH ORDINALITY AS entry (id, stream, renewal_id, organization_id, at, actor, action, detail, place)
+        ), {APPENDING}
+        SELECT stream, last_sequence FROM numbered"
+    )
+});
 
 /// An entry that has no number yet.
 struct Unnumbered<'a> {
@@ -32,6 +59,18 @@ impl<'a> Unnumbered<'a> {
         let organization = Some(&renewal.organization_id);
         Self { stream: renewal.id.0, renewal: Some(renewal), organization, new, at }
     }
+}
+
+/// Gives entries their numbers, in order: the last of each stream has the `last` one of it.
+fn numbered<'a, 'b>(entries: &'b [Unnumbered<'a>], mut last: HashMap<Uuid, i64>) -> Vec<(&'b Unnumbered<'a>, i64)> {
+    let mut numbered = Vec::with_capacity(entries.len());
+    for entry in entries.iter().rev() {
+        let left = last.entry(entry.stream).or_default();
+        numbered.push((entry, *left));
+        *left -= 1;
+    }
+    numbered.reverse();
+    numbered
 }
 
 /// What of these entries is announced: with the renewal as it is at that entry, which others of them may have changed further.
@@ -115,30 +154,51 @@ impl Tx {
     }
 
     async fn append_some(&mut self, entries: &[Unnumbered<'_>]) -> Result<()> {
-        let mut next = self.number(entries).await?;
-        let mut sequence = |entry: &Unnumbered<'_>| {
-            let next = next.entry(entry.stream).or_default();
-            *next += 1;
-            *next
+        let last = match self.on {
+            On::Postgres(_) => self.append_at_once(entries).await?,
+            On::Sqlite(..) => self.number_and_append(entries).await?,
         };
-        let entries: Vec<(&Unnumbered<'_>, i64)> = entries.iter().map(|entry| (entry, sequence(entry))).collect();
+        self.insert_announcements(&announcements(&numbered(entries, last))).await
+    }
+
+    /// Takes numbers for these entries and adds them, in one statement: [`APPEND`]. Returns the last number of each stream.
+    async fn append_at_once(&mut self, entries: &[Unnumbered<'_>]) -> Result<HashMap<Uuid, i64>> {
+        let On::Postgres(db) = &mut self.on else { return Ok(HashMap::new()) };
+        let last: Vec<(Uuid, i64)> = sqlx::query_as(AssertSqlSafe(APPEND.as_str()))
+            .bind(entries.iter().map(|_| Uuid::now_v7()).collect::<Vec<_>>())
+            .bind(entries.iter().map(|entry| entry.stream).collect::<Vec<_>>())
+            .bind(entries.iter().map(|entry| entry.renewal.map(|renewal| renewal.id.0)).collect::<Vec<_>>())
+            .bind(entries.iter().map(|entry| entry.organization.map(OrganizationId::as_str)).collect::<Vec<_>>())
+            .bind(entries.iter().map(|entry| entry.at).collect::<Vec<_>>())
+            .bind(entries.iter().map(|entry| entry.new.actor.as_str()).collect::<Vec<_>>())
+            .bind(entries.iter().map(|entry| entry.new.action).collect::<Vec<_>>())
+            .bind(entries.iter().map(|entry| Json(&entry.new.detail)).collect::<Vec<_>>())
+            .fetch_all(&mut **db)
+            .await?;
+        Ok(last.into_iter().collect())
+    }
+
+    /// As [`Tx::append_at_once`], where a statement writes to one table only.
+    async fn number_and_append(&mut self, entries: &[Unnumbered<'_>]) -> Result<HashMap<Uuid, i64>> {
+        let last = self.number(entries).await?;
+        let numbered = numbered(entries, last.clone());
         on!(self, |db| {
             let mut insert = QueryBuilder::new(
                 "INSERT INTO audit (id, stream, sequence, renewal_id, organization_id, at, actor, action, detail) ",
             );
-            insert.push_values(&entries, |mut row, (entry, sequence)| {
+            insert.push_values(&numbered, |mut row, (entry, sequence)| {
                 row.push_bind(Uuid::now_v7()).push_bind(entry.stream).push_bind(*sequence);
                 row.push_bind(entry.renewal.map(|renewal| renewal.id))
                     .push_bind(entry.organization)
                     .push_bind(entry.at);
                 row.push_bind(&entry.new.actor).push_bind(entry.new.action).push_bind(Json(&entry.new.detail));
             });
-            insert.build().persistent(is_usual(entries.len())).execute(db).await.map(drop)
+            insert.build().persistent(is_usual(numbered.len())).execute(db).await.map(drop)
         })?;
-        self.insert_announcements(&announcements(&entries)).await
+        Ok(last)
     }
 
-    /// Takes numbers for these entries. Returns the last one that was taken before, for each stream.
+    /// Takes numbers for these entries. Returns the last one of each stream.
     async fn number(&mut self, entries: &[Unnumbered<'_>]) -> Result<HashMap<Uuid, i64>> {
         let mut wanted = BTreeMap::<Uuid, i64>::new();
         for entry in entries {
@@ -155,12 +215,12 @@ impl Tx {
             );
             take.build_query_as().persistent(is_usual(wanted.len())).fetch_all(db).await
         })?;
-        Ok(last.into_iter().map(|(stream, last)| (stream, last - wanted[&stream])).collect())
+        Ok(last.into_iter().collect())
     }
 
     /// The entries of a renewal after a sequence number, oldest first.
     pub async fn audit_of(&mut self, renewal: RenewalId, after: i64, limit: i64) -> Result<Vec<AuditEntry>> {
-        let sql = sqlx::AssertSqlSafe(format!(
+        let sql = AssertSqlSafe(format!(
             "SELECT {COLUMNS} FROM audit WHERE stream = $1 AND sequence > $2 ORDER BY sequence LIMIT $3"
         ));
         Ok(on!(self, |db| sqlx::query_as(sql).bind(renewal.0).bind(after).bind(limit).fetch_all(db).await)?)
@@ -168,7 +228,7 @@ impl Tx {
 
     /// A page of all entries, newest first.
     pub async fn audit_page(&mut self, page: Page) -> Result<Vec<AuditEntry>> {
-        let sql = sqlx::AssertSqlSafe(format!("SELECT {COLUMNS} FROM audit WHERE id < $1 ORDER BY id DESC LIMIT $2"));
+        let sql = AssertSqlSafe(format!("SELECT {COLUMNS} FROM audit WHERE id < $1 ORDER BY id DESC LIMIT $2"));
         Ok(on!(self, |db| sqlx::query_as(sql).bind(page.end()).bind(page.limit).fetch_all(db).await)?)
     }
 }

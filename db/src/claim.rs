@@ -3,19 +3,24 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
-    sync::{Arc, PoisonError},
+    sync::{Arc, LazyLock, PoisonError},
 };
 
 use chrono::{DateTime, Utc};
 use domain::{
-    Event, OrganizationId, Renewal, RenewalId, State, Step, StepId, StepStatus, audit::NewAudit, progress::Permit,
+    Decision, Event, OrganizationId, Renewal, RenewalId, State, Step, StepId, StepStatus, audit::NewAudit,
+    progress::Permit,
 };
 use serde_json::json;
+use sqlx::{AssertSqlSafe, FromRow, Row, types::Json};
 use tracing::{error, warn};
+
+mod as_seen;
 
 use crate::{
     Db, Error, LoadedRun, Result, Tx,
-    connection::{Pool, again, in_time},
+    connection::{Kind, Pool, again, in_time},
+    renewals::COLUMNS,
     run::step_detail,
     settling::Settling,
     steps::Fence,
@@ -42,6 +47,11 @@ impl Wanted<'_> {
     /// Whether nobody has the step and its time has come. One in the hands of a worker whose lease is over counts as left.
     fn is_due(&self, step: &Step) -> bool {
         step.due_at.is_some_and(|at| at <= self.now) && !self.held.contains(&step.id)
+    }
+
+    /// Whether a step seems to be left by its worker: the ends of leases are not what other processes know.
+    fn finds_left(&self, run: &LoadedRun) -> bool {
+        run.steps.iter().any(|step| step.status == StepStatus::Running && self.is_due(step))
     }
 }
 
@@ -70,6 +80,15 @@ pub struct Claimed {
 }
 
 impl Claimed {
+    fn of(steps: Vec<Step>, permits: &HashMap<StepId, Permit>, runs: &[Arc<LoadedRun>], settled: bool) -> Self {
+        let runs: HashMap<RenewalId, &Arc<LoadedRun>> = runs.iter().map(|run| (run.renewal.id, run)).collect();
+        let claimed = steps.into_iter().filter_map(|step| {
+            let run = Arc::clone(runs.get(&step.renewal_id)?);
+            Some(ClaimedStep { permit: *permits.get(&step.id)?, run, step })
+        });
+        Self { steps: claimed.collect(), settled }
+    }
+
     fn add(&mut self, more: Self) {
         self.settled |= more.settled;
         self.steps.extend(more.steps);
@@ -94,15 +113,53 @@ pub struct ClaimedStep {
 }
 
 /// A renewal that has something due.
-#[derive(Debug, sqlx::FromRow)]
+#[derive(Debug)]
 struct Due {
     renewal_id: RenewalId,
     /// Its own timer, not only steps of it.
     timer: i64,
+    /// How many steps of it are due.
+    ready: i64,
+    /// The renewal, if this version can read it.
+    renewal: Option<Renewal>,
+    /// Its steps and decisions, where little is due and nothing under way.
+    steps: Option<Vec<Step>>,
+    decisions: Option<Vec<Decision>>,
+}
+
+impl<'r, R: Row> FromRow<'r, R> for Due
+where
+    &'static str: sqlx::ColumnIndex<R>,
+    RenewalId: sqlx::Decode<'r, R::Database> + sqlx::Type<R::Database>,
+    i64: sqlx::Decode<'r, R::Database> + sqlx::Type<R::Database>,
+    Renewal: FromRow<'r, R>,
+    Option<Json<Vec<Step>>>: sqlx::Decode<'r, R::Database> + sqlx::Type<R::Database>,
+    Option<Json<Vec<Decision>>>: sqlx::Decode<'r, R::Database> + sqlx::Type<R::Database>,
+{
+    /// What a newer version has written and this one cannot read is left out, and stops nothing else.
+    fn from_row(row: &'r R) -> sqlx::Result<Self> {
+        let steps: Option<Json<Vec<Step>>> = row.try_get("steps").ok().flatten();
+        let decisions: Option<Json<Vec<Decision>>> = row.try_get("decisions").ok().flatten();
+        Ok(Self {
+            renewal_id: row.try_get("id")?,
+            timer: row.try_get("timer")?,
+            ready: row.try_get("ready")?,
+            renewal: Renewal::from_row(row).ok(),
+            steps: steps.map(|Json(steps)| steps),
+            decisions: decisions.map(|Json(decisions)| decisions),
+        })
+    }
+}
+
+impl Due {
+    /// Whether only steps of it are due, and its state does not change with the first of them.
+    fn needs_only_taking(&self) -> bool {
+        self.timer == 0 && self.renewal.as_ref().is_some_and(|renewal| renewal.state != State::Requested)
+    }
 }
 
 /// Renewals whose steps are taken in one transaction: its commit waits for the disk.
-const AT_ONCE: usize = 8;
+const LOCKED_AT_ONCE: usize = 8;
 /// Steps that are taken of a renewal if it has as many, also when others get none in this look: they are the first in the next. Not more than a quarter
 /// of all.
 const LEAST_SHARE: usize = 8;
@@ -128,19 +185,51 @@ impl Db {
         let mut rest = due;
         while !rest.is_empty() && claimed.steps.len() < wanted.steps {
             let left = wanted.steps - claimed.steps.len();
-            let asked: Vec<_> = rest.iter().take(AT_ONCE).zip(shares(left, rest.len())).collect();
+            let only_to_take = self.only_to_take(rest);
+            let at_once = if only_to_take > 0 { only_to_take } else { LOCKED_AT_ONCE };
+            let asked: Vec<_> = rest.iter().take(at_once).zip(shares(left, rest)).collect();
             rest = &rest[asked.len()..];
-            match self.claim_of(&asked, wanted).await {
-                Ok(more) => claimed.add(more),
-                Err(_) if asked.len() > 1 => {
-                    failure = self.claim_singly(&asked, wanted, &mut claimed).await.or(failure)
-                }
-                Err(error) => failure = self.passed_over(asked[0].0, error).or(failure),
+            if only_to_take > 0 && self.claim_as_seen(&asked, wanted, &mut claimed).await {
+                continue;
+            }
+            for few in asked.chunks(LOCKED_AT_ONCE) {
+                failure = self.claim_locked(few, wanted, &mut claimed).await.or(failure);
             }
         }
         match failure {
             Some(error) if claimed.is_idle() => Err(error),
             _ => Ok(claimed),
+        }
+    }
+
+    /// How many of them, from the first on, need nothing that must be locked first.
+    fn only_to_take(&self, due: &[Due]) -> usize {
+        match self.kind() {
+            Kind::Postgres => due.iter().take_while(|due| due.needs_only_taking()).count(),
+            Kind::Sqlite => 0,
+        }
+    }
+
+    /// Whether that is all that is to be done now. If it fails, those who lock find out why, or do it.
+    async fn claim_as_seen(&self, asked: &[(&Due, usize)], wanted: &Wanted<'_>, claimed: &mut Claimed) -> bool {
+        match again(async || in_time(self.take_as_seen(asked, wanted)).await).await {
+            Ok(Some(more)) => {
+                self.ring_for(&more);
+                claimed.add(more);
+                true
+            }
+            Ok(None) | Err(_) => false,
+        }
+    }
+
+    async fn claim_locked(&self, asked: &[(&Due, usize)], wanted: &Wanted<'_>, claimed: &mut Claimed) -> Option<Error> {
+        match self.claim_of(asked, wanted).await {
+            Ok(more) => {
+                claimed.add(more);
+                None
+            }
+            Err(_) if asked.len() > 1 => self.claim_singly(asked, wanted, claimed).await,
+            Err(error) => self.passed_over(asked[0].0, error),
         }
     }
 
@@ -175,10 +264,14 @@ impl Db {
 
     async fn claim_of(&self, asked: &[(&Due, usize)], wanted: &Wanted<'_>) -> Result<Claimed> {
         let claimed = again(async || in_time(self.take(asked, wanted)).await).await?;
+        self.ring_for(&claimed);
+        Ok(claimed)
+    }
+
+    fn ring_for(&self, claimed: &Claimed) {
         if !claimed.is_idle() {
             self.ring();
         }
-        Ok(claimed)
     }
 
     async fn take(&self, asked: &[(&Due, usize)], wanted: &Wanted<'_>) -> Result<Claimed> {
@@ -194,7 +287,7 @@ impl Db {
     async fn due(&self, wanted: &Wanted<'_>, passed: i64) -> Result<Vec<Due>> {
         Ok(match &self.pool {
             Pool::Postgres(pool) => {
-                sqlx::query_as(DUE)
+                sqlx::query_as(AssertSqlSafe(DUE_WITH_RUNS.as_str()))
                     .bind(wanted.now)
                     .bind(wanted.lease_ends)
                     .bind(PAGE)
@@ -203,7 +296,7 @@ impl Db {
                     .await?
             }
             Pool::Sqlite(pool) => {
-                sqlx::query_as(DUE)
+                sqlx::query_as(AssertSqlSafe(DUE.as_str()))
                     .bind(wanted.now)
                     .bind(wanted.lease_ends)
                     .bind(PAGE)
@@ -219,16 +312,38 @@ impl Db {
 const PAGE: i64 = 50;
 
 /// Renewals with due timers ($1) or steps; those first of which the least is under way, which is what holds a lease that ends between $1 and $2.
-const DUE: &str = "
-    SELECT renewal_id, MAX(timer) AS timer FROM (
-        SELECT id AS renewal_id, due_at AS since, CAST(1 AS BIGINT) AS timer, 0 AS running FROM renewal WHERE due_at <= $1
-        UNION ALL
-        SELECT renewal_id, due_at, 0, 0 FROM step WHERE status IN ('ready', 'running') AND due_at <= $1
-        UNION ALL
-        SELECT renewal_id, NULL, 0, 1 FROM step
-        WHERE status IN ('ready', 'running') AND status = 'running' AND due_at > $1 AND due_at <= $2
-    ) AS work
-    GROUP BY renewal_id HAVING MIN(since) IS NOT NULL ORDER BY SUM(running), MIN(since), renewal_id LIMIT $3 OFFSET $4";
+static DUE: LazyLock<String> = LazyLock::new(|| due(""));
+
+/// The same with whole runs where one trip more would be felt: when an idle worker is woken for something that has just become due. Read in the same
+/// statement, they are of one time. PostgreSQL only.
+static DUE_WITH_RUNS: LazyLock<String> = LazyLock::new(|| {
+    let whole = |table, order| {
+        format!(
+            ", CASE WHEN running = 0 AND COUNT(*) OVER () <= {WITH_RUNS}
+                THEN (SELECT COALESCE(json_agg({table} ORDER BY {order}), '[]') FROM {table} WHERE renewal_id = renewal.id) END AS {table}s"
+        )
+    };
+    due(&(whole("step", "ordinal") + &whole("decision", "decision.id")))
+});
+
+/// Renewals that come with their whole runs, at most: where more is due, what is known already is not read again.
+const WITH_RUNS: usize = 4;
+
+fn due(more: &str) -> String {
+    format!(
+        "SELECT {COLUMNS}, timer, ready{more} FROM (
+            SELECT work_of, MAX(timer) AS timer, CAST(SUM(ready) AS BIGINT) AS ready, SUM(running) AS running, MIN(since) AS since FROM (
+                SELECT id AS work_of, due_at AS since, CAST(1 AS BIGINT) AS timer, 0 AS ready, 0 AS running FROM renewal WHERE due_at <= $1
+                UNION ALL
+                SELECT renewal_id, due_at, 0, 1, 0 FROM step WHERE status IN ('ready', 'running') AND due_at <= $1
+                UNION ALL
+                SELECT renewal_id, NULL, 0, 0, 1 FROM step
+                WHERE status IN ('ready', 'running') AND status = 'running' AND due_at > $1 AND due_at <= $2
+            ) AS work
+            GROUP BY work_of HAVING MIN(since) IS NOT NULL ORDER BY SUM(running), MIN(since), work_of LIMIT $3 OFFSET $4
+        ) AS due JOIN renewal ON id = work_of ORDER BY running, since, work_of"
+    )
+}
 
 impl Tx {
     async fn take_of(&mut self, asked: &[(&Due, usize)], wanted: &Wanted<'_>) -> Result<Claimed> {
@@ -236,15 +351,18 @@ impl Tx {
         let timers: BTreeSet<RenewalId> =
             asked.iter().filter(|(due, _)| due.timer > 0).map(|(due, _)| due.renewal_id).collect();
         let renewals = self.lock_free_renewals(&shares.keys().copied().collect()).await?;
-        let (timed, others): (Vec<_>, Vec<_>) =
-            self.complete_runs(renewals).await?.into_iter().partition(|run| timers.contains(&run.renewal.id));
+        let (timed, others): (Vec<_>, Vec<_>) = self
+            .complete_runs(renewals, 0, |run| !wanted.finds_left(run))
+            .await?
+            .into_iter()
+            .partition(|run| timers.contains(&run.renewal.id));
         let mut changed: BTreeSet<RenewalId> = timed.iter().map(|run| run.renewal.id).collect();
         let mut runs = self.settle_all(Settling::new(timed, wanted.worker, wanted.now)).await?;
         runs.extend(others);
         let Chosen { parked, taken } = choose_all(&runs, &shares, wanted);
+        let permits: HashMap<StepId, Permit> = taken.iter().map(|(step, permit)| (step.id, *permit)).collect();
+        let fences: Vec<Fence> = taken.into_iter().map(|(step, _)| Fence::of(step)).collect();
         self.park_steps(&parked.iter().map(|(_, fence)| *fence).collect::<Vec<_>>()).await?;
-        let (fences, permits): (Vec<_>, Vec<_>) = taken.into_iter().unzip();
-        let permits: HashMap<StepId, Permit> = fences.iter().map(|fence| fence.id).zip(permits).collect();
         let steps = self.take_steps(&fences, wanted.lease_ends, wanted.now).await?;
         self.begin_steps(&mut runs, &steps, wanted).await?;
         let parked: BTreeSet<RenewalId> = parked.into_iter().map(|(renewal, _)| renewal).collect();
@@ -255,12 +373,9 @@ impl Tx {
         let settled = !changed.is_empty();
         changed.extend(steps.iter().map(|step| step.renewal_id));
         self.raise_versions(&changed).await?;
-        let runs: HashMap<RenewalId, Arc<LoadedRun>> =
-            runs.into_iter().map(|run| (run.renewal.id, Arc::new(run))).collect();
-        let claimed = steps.into_iter().filter_map(|step| {
-            Some(ClaimedStep { permit: *permits.get(&step.id)?, run: runs.get(&step.renewal_id)?.clone(), step })
-        });
-        Ok(Claimed { steps: claimed.collect(), settled })
+        let runs = as_left(runs, |renewal| changed.contains(&renewal));
+        self.left.extend(runs.iter().cloned());
+        Ok(Claimed::of(steps, &permits, &runs, settled))
     }
 
     /// Reads those again of which something was put back, and lets everything follow.
@@ -271,7 +386,7 @@ impl Tx {
         wanted: &Wanted<'_>,
     ) -> Result<Vec<LoadedRun>> {
         let (again, mut runs): (Vec<_>, Vec<_>) = runs.into_iter().partition(|run| parked.contains(&run.renewal.id));
-        let again = self.complete_runs(again.into_iter().map(|run| run.renewal).collect()).await?;
+        let again = self.read_runs(again.into_iter().map(|run| run.renewal).collect()).await?;
         runs.extend(self.settle_all(Settling::new(again, wanted.worker, wanted.now)).await?);
         Ok(runs)
     }
@@ -285,9 +400,8 @@ impl Tx {
             }
             run.put_in(steps);
         }
-        let first = |step: &&Step| step.failures == 0 && step.trouble.is_none() && step.attempt == 1;
         let renewals: HashMap<RenewalId, &Renewal> = runs.iter().map(|run| (run.renewal.id, &run.renewal)).collect();
-        let started = steps.iter().filter(first).filter_map(|step| {
+        let started = steps.iter().filter(|step| is_begun(step)).filter_map(|step| {
             let new = NewAudit::new(wanted.worker, "step.started", step_detail(step, json!({})));
             Some((*renewals.get(&step.renewal_id)?, new, wanted.now))
         });
@@ -295,15 +409,32 @@ impl Tx {
     }
 }
 
+/// Whether a step that was taken is worked on for the first time, which is told.
+fn is_begun(step: &Step) -> bool {
+    step.failures == 0 && step.trouble.is_none() && step.attempt == 1
+}
+
+/// Runs as they are once it is committed that something of those that `is_changed` has changed.
+fn as_left(mut runs: Vec<LoadedRun>, is_changed: impl Fn(RenewalId) -> bool) -> Vec<Arc<LoadedRun>> {
+    for run in &mut runs {
+        run.renewal.version += i64::from(is_changed(run.renewal.id));
+    }
+    runs.into_iter().map(Arc::new).collect()
+}
+
 /// Which steps are to be taken, and which to be put back.
 #[derive(Default)]
-struct Chosen {
+struct Chosen<'a> {
     parked: Vec<(RenewalId, Fence)>,
-    taken: Vec<(Fence, Permit)>,
+    taken: Vec<(&'a Step, Permit)>,
 }
 
 /// Chooses of each run as much as its share is.
-fn choose_all(runs: &[LoadedRun], shares: &BTreeMap<RenewalId, usize>, wanted: &Wanted<'_>) -> Chosen {
+fn choose_all<'a>(
+    runs: impl IntoIterator<Item = &'a LoadedRun>,
+    shares: &BTreeMap<RenewalId, usize>,
+    wanted: &Wanted<'_>,
+) -> Chosen<'a> {
     let mut chosen = Chosen::default();
     for run in runs {
         choose(run, shares.get(&run.renewal.id).copied().unwrap_or(0), wanted, &mut chosen);
@@ -312,7 +443,7 @@ fn choose_all(runs: &[LoadedRun], shares: &BTreeMap<RenewalId, usize>, wanted: &
 }
 
 /// Chooses at most `share` steps of those that are due, those first that have been due longest.
-fn choose(run: &LoadedRun, share: usize, wanted: &Wanted<'_>, chosen: &mut Chosen) {
+fn choose<'a>(run: &'a LoadedRun, share: usize, wanted: &Wanted<'_>, chosen: &mut Chosen<'a>) {
     let live = |step: &&Step| matches!(step.status, StepStatus::Ready | StepStatus::Running);
     let mut live: Vec<&Step> = run.steps.iter().filter(live).collect();
     live.sort_by_key(|step| (step.due_at, step.ordinal));
@@ -323,7 +454,7 @@ fn choose(run: &LoadedRun, share: usize, wanted: &Wanted<'_>, chosen: &mut Chose
             Permit::Park => chosen.parked.push((run.renewal.id, Fence::of(step))),
             permit if left > 0 && room.take(&step.site) => {
                 left -= 1;
-                chosen.taken.push((Fence::of(step), permit));
+                chosen.taken.push((step, permit));
             }
             _ => {}
         }
@@ -332,10 +463,11 @@ fn choose(run: &LoadedRun, share: usize, wanted: &Wanted<'_>, chosen: &mut Chose
 
 /// How many steps of each renewal may be taken, one renewal after the other: what one cannot use is left for those that are asked later. None of those
 /// that would get nothing.
-fn shares(mut left: usize, renewals: usize) -> impl Iterator<Item = usize> {
+fn shares(mut left: usize, due: &[Due]) -> impl Iterator<Item = usize> {
     let least = (left / 4).min(LEAST_SHARE);
-    (0..renewals).map_while(move |passed| {
-        let share = left.div_ceil(renewals - passed).max(least).min(left);
+    due.iter().enumerate().map_while(move |(passed, one)| {
+        let ready = usize::try_from(one.ready).unwrap_or(usize::MAX).max(1);
+        let share = left.div_ceil(due.len() - passed).max(least).min(ready).min(left);
         left -= share;
         (share > 0).then_some(share)
     })

@@ -2,17 +2,22 @@
 
 use std::{
     collections::HashSet,
+    ops::{Deref, DerefMut},
     path::Path,
     str::FromStr,
-    sync::{Arc, LazyLock},
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use chrono::{DateTime, Utc};
 use domain::RenewalId;
 use sqlx::{
-    PgPool, QueryBuilder, SqlitePool,
+    PgConnection, PgPool, Postgres, QueryBuilder, SqlitePool,
     migrate::Migrator,
+    pool::PoolConnection,
     postgres::{PgConnectOptions, PgPoolOptions, PgTransaction},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous, SqliteTransaction},
 };
@@ -20,11 +25,12 @@ use tokio::sync::{Mutex, Notify, OwnedMutexGuard};
 use uuid::Uuid;
 
 use crate::{
-    Error, Result,
+    Error, LoadedRun, Result,
     clock::Clock,
     disturbance::{Disturbance, Fault, Moment},
     error::is_lost,
     finishing::{Finishing, finishing},
+    known_runs::KnownRuns,
     plans::KnownPlans,
     raising::{Raising, raising},
 };
@@ -58,14 +64,17 @@ pub struct Db {
     pub(crate) clock: Arc<Clock>,
     /// What no other process is called.
     pub(crate) name: Arc<str>,
+    /// Whether the database has told us that it announces writes.
+    pub(crate) announces: Arc<AtomicBool>,
     /// Who writes to SQLite, which takes one at a time.
     writing: Arc<Mutex<()>>,
     known_plans: KnownPlans,
+    pub(crate) known_runs: KnownRuns,
     /// Renewals of a newer version, of which it was said already that they are left alone.
     pub(crate) left_alone: Arc<std::sync::Mutex<HashSet<RenewalId>>>,
     pub(crate) finishing: Arc<Finishing>,
     pub(crate) raising: Arc<Raising>,
-    disturbance: Disturbance,
+    pub(crate) disturbance: Disturbance,
 }
 
 #[derive(Clone, Debug)]
@@ -97,14 +106,46 @@ pub enum Kind {
 pub struct Tx {
     pub(crate) on: On,
     pub(crate) known_plans: KnownPlans,
+    pub(crate) known_runs: KnownRuns,
+    /// Runs as they are once this is committed.
+    pub(crate) left: Vec<Arc<LoadedRun>>,
+    /// Who announces, if the database lets us.
+    pub(crate) announcer: Option<Arc<str>>,
 }
 
 /// Which database a transaction is on.
 #[derive(Debug)]
 pub(crate) enum On {
-    Postgres(PgTransaction<'static>),
+    Postgres(OnPostgres),
     // Order: the transaction ends before the next writer gets its turn.
     Sqlite(SqliteTransaction<'static>, Option<OwnedMutexGuard<()>>),
+}
+
+/// A transaction on PostgreSQL, or none: then each statement is one of its own.
+#[derive(Debug)]
+pub(crate) enum OnPostgres {
+    Transaction(PgTransaction<'static>),
+    Single(PoolConnection<Postgres>),
+}
+
+impl Deref for OnPostgres {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        match self {
+            Self::Transaction(transaction) => transaction,
+            Self::Single(connection) => connection,
+        }
+    }
+}
+
+impl DerefMut for OnPostgres {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        match self {
+            Self::Transaction(transaction) => transaction,
+            Self::Single(connection) => connection,
+        }
+    }
 }
 
 /// Runs one query text on whichever database the transaction is on.
@@ -157,8 +198,11 @@ const MAX_CONNECTIONS: u32 = 16;
 const LONGEST_TRANSACTION: Duration = Duration::from_secs(30);
 
 /// What every connection asks of PostgreSQL. A process that is cut off in the middle of a transaction must not keep its locks: the server ends what
-/// stands still. A statement is planned once: each has an index for all that it may be asked (`db/tests/history.rs`).
-const SESSION: &str = "SET idle_in_transaction_session_timeout = '5s'; SET plan_cache_mode = force_generic_plan";
+/// stands still. A statement is planned once, perhaps while its tables are small, and each has an index for all that it may be asked
+/// (`db/tests/history.rs`): it must not read whole tables for the rest of the connection's life. Who is only like PostgreSQL may not know the last two.
+const SESSION: &str = "
+    SET idle_in_transaction_session_timeout = '5s'; SET plan_cache_mode = force_generic_plan;
+    SELECT set_config(name, 'off', false) FROM pg_settings WHERE name IN ('enable_seqscan', 'jit')";
 
 impl Db {
     /// Opens `sqlite:<file>` (made when missing) or `postgres://…`. Does not migrate.
@@ -168,17 +212,19 @@ impl Db {
         } else {
             Pool::Sqlite(open_sqlite(url).await?)
         };
-        let raising = Arc::new(raising(pool.kind()));
+        let (finishing, raising) = (Arc::new(finishing()), Arc::new(raising(pool.kind())));
         let db = Self {
             pool,
             wake: Arc::new(Notify::new()),
             written: Arc::new(Notify::new()),
             clock: Arc::default(),
             name: Uuid::new_v4().to_string().into(),
+            announces: Arc::default(),
             writing: Arc::default(),
             known_plans: KnownPlans::default(),
+            known_runs: KnownRuns::default(),
             left_alone: Arc::default(),
-            finishing: Arc::new(finishing()),
+            finishing,
             raising,
             disturbance: Disturbance::default(),
         };
@@ -356,7 +402,7 @@ impl Db {
     pub(crate) async fn begin_writing(&self) -> Result<Tx> {
         self.disturbance.at(Moment::Begin).await?;
         let on = match &self.pool {
-            Pool::Postgres(pool) => On::Postgres(begin_postgres(pool).await?),
+            Pool::Postgres(pool) => On::Postgres(OnPostgres::Transaction(begin_postgres(pool).await?)),
             Pool::Sqlite(pool) => {
                 // SQLite lets those who find it locked look again later and later; here they go in turn.
                 let turn = self.writing.clone().lock_owned().await;
@@ -367,22 +413,41 @@ impl Db {
     }
 
     /// Commits a transaction that has written.
-    pub(crate) async fn commit(&self, tx: Tx) -> Result<()> {
+    pub(crate) async fn commit(&self, mut tx: Tx) -> Result<()> {
         self.disturbance.at(Moment::Commit).await?;
+        let left = std::mem::take(&mut tx.left);
         tx.commit().await?;
+        self.known_runs.keep(left);
         self.disturbance.at(Moment::Committed).await
+    }
+
+    /// For statements each of which stands alone: what one of them reads may have changed when the next one does. No transaction on SQLite would save
+    /// anything.
+    pub(crate) async fn begin_looking(&self) -> Result<Tx> {
+        self.disturbance.at(Moment::Begin).await?;
+        let on = match &self.pool {
+            Pool::Postgres(pool) => On::Postgres(OnPostgres::Single(pool.acquire().await?)),
+            Pool::Sqlite(pool) => On::Sqlite(pool.begin().await?, None),
+        };
+        Ok(self.transaction(on))
     }
 
     async fn begin_reading(&self) -> Result<Tx> {
         let on = match &self.pool {
-            Pool::Postgres(pool) => On::Postgres(begin_postgres(pool).await?),
+            Pool::Postgres(pool) => On::Postgres(OnPostgres::Transaction(begin_postgres(pool).await?)),
             Pool::Sqlite(pool) => On::Sqlite(pool.begin().await?, None),
         };
         Ok(self.transaction(on))
     }
 
     fn transaction(&self, on: On) -> Tx {
-        Tx { on, known_plans: self.known_plans.clone() }
+        Tx {
+            on,
+            known_plans: self.known_plans.clone(),
+            known_runs: self.known_runs.clone(),
+            left: Vec::new(),
+            announcer: self.announces.load(Ordering::Relaxed).then(|| self.name.clone()),
+        }
     }
 }
 
@@ -438,7 +503,8 @@ impl AsRetryable for Error {
 impl Tx {
     async fn commit(self) -> Result<()> {
         match self.on {
-            On::Postgres(tx) => tx.commit().await?,
+            On::Postgres(OnPostgres::Transaction(tx)) => tx.commit().await?,
+            On::Postgres(OnPostgres::Single(_)) => {}
             On::Sqlite(tx, _writing) => tx.commit().await?,
         }
         Ok(())

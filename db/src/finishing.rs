@@ -3,13 +3,13 @@
 use chrono::{DateTime, Utc};
 use domain::Step;
 
-use crate::{ClaimedStep, Db, Error, Result, StepEnd, gathering::Gathering};
+use crate::{ClaimedStep, Db, Error, Result, StepEnd, connection::Kind, gathering::Gathering};
 
 /// Attempts of a transaction, at most: what is usual is prepared.
-const MOST: usize = 32;
+const MOST: usize = 64;
 
-/// Who stores ends of attempts, by worker.
-pub(crate) type Finishing = Gathering<String, Finish, Result<()>>;
+/// Who stores ends of attempts, by worker and half of the renewals.
+pub(crate) type Finishing = Gathering<(String, bool), Finish, Result<()>>;
 
 pub(crate) fn finishing() -> Finishing {
     Gathering::new(1, MOST)
@@ -28,7 +28,10 @@ impl Db {
     /// Ends an attempt and lets everything follow. The caller must hold the step's lease.
     pub async fn finish(&self, claimed: &ClaimedStep, worker: &str, end: StepEnd, now: DateTime<Utc>) -> Result<()> {
         let finish = Finish { step: claimed.step.clone(), worker: worker.to_owned(), end, now };
-        let served = self.finishing.serve(finish.worker.clone(), finish, async |all| self.finish_all(all).await);
+        // While the ends of one half are being flushed, those of the other are being written: of one renewal they would wait for each other.
+        let half = self.kind() == Kind::Postgres && finish.step.renewal_id.0.as_u128() % 2 == 1;
+        let key = (finish.worker.clone(), half);
+        let served = self.finishing.serve(key, finish, async |all| self.finish_all(all).await);
         // Who would have told has gone away, and this one with it, or goes on when the lease is over.
         served.await.unwrap_or(Err(Error::LeaseLost))
     }

@@ -16,6 +16,7 @@ mod finishing;
 mod gathering;
 mod idempotency;
 mod intake;
+mod known_runs;
 mod outbox;
 mod page;
 mod plans;

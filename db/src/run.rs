@@ -40,7 +40,7 @@ impl LoadedRun {
     }
 
     /// Takes steps over as they are now.
-    pub(crate) fn put_in(&mut self, changed: &[Step]) {
+    pub(crate) fn put_in<'a>(&mut self, changed: impl IntoIterator<Item = &'a Step>) {
         for changed in changed {
             if let Some(step) = self.steps.iter_mut().find(|step| step.id == changed.id) {
                 step.clone_from(changed);
@@ -68,8 +68,26 @@ impl Tx {
         Ok(LoadedRun { renewal, plan, steps, decisions })
     }
 
+    /// As [`Tx::read_runs`], without reading what this process knows. `raised` is by how much the versions are higher than what was committed.
+    pub(crate) async fn complete_runs(
+        &mut self,
+        renewals: Vec<Renewal>,
+        raised: i64,
+        is_usable: impl Fn(&LoadedRun) -> bool,
+    ) -> Result<Vec<LoadedRun>> {
+        let (mut runs, mut unknown) = (Vec::with_capacity(renewals.len()), Vec::new());
+        for renewal in renewals {
+            match self.known_runs.get(&renewal, renewal.version - raised).filter(|run| is_usable(run)) {
+                Some(known) => runs.push(LoadedRun { renewal, ..(*known).clone() }),
+                None => unknown.push(renewal),
+            }
+        }
+        runs.extend(self.read_runs(unknown).await?);
+        Ok(runs)
+    }
+
     /// As [`Tx::complete_run`], for several renewals.
-    pub(crate) async fn complete_runs(&mut self, renewals: Vec<Renewal>) -> Result<Vec<LoadedRun>> {
+    pub(crate) async fn read_runs(&mut self, renewals: Vec<Renewal>) -> Result<Vec<LoadedRun>> {
         if renewals.is_empty() {
             return Ok(Vec::new());
         }
@@ -91,7 +109,7 @@ impl Tx {
         Ok(runs)
     }
 
-    async fn plan_of(&mut self, renewal: &Renewal) -> Result<Option<Arc<Plan>>> {
+    pub(crate) async fn plan_of(&mut self, renewal: &Renewal) -> Result<Option<Arc<Plan>>> {
         match &renewal.plan_digest {
             Some(digest) => self.known_plan(renewal.id, digest).await,
             None => Ok(None),
@@ -163,11 +181,14 @@ impl Tx {
     ) -> Result<Vec<StepId>> {
         let renewals = ends.iter().map(|(step, _)| step.renewal_id).collect();
         let renewals = self.lock_renewals(&renewals).await?;
-        let held = self.end_steps(ends, now).await?;
-        if held.is_empty() {
-            return Ok(held);
+        let ended = self.end_steps(ends, now).await?;
+        if ended.is_empty() {
+            return Ok(Vec::new());
         }
-        let mut settling = Settling::new(self.complete_runs(renewals).await?, worker, now);
+        let mut runs = self.complete_runs(renewals, 1, |_| true).await?;
+        runs.iter_mut().for_each(|run| run.put_in(&ended));
+        let held: Vec<StepId> = ended.iter().map(|step| step.id).collect();
+        let mut settling = Settling::new(runs, worker, now);
         let mut distributed = BTreeSet::new();
         for (step, end) in ends.iter().filter(|(step, _)| held.contains(&step.id)) {
             if let Some((action, detail)) = told(step, end) {
@@ -184,6 +205,7 @@ impl Tx {
         for run in runs.iter().filter(|run| distributed.contains(&run.renewal.id)) {
             self.destroy_distributed_key(run, worker, now).await?;
         }
+        self.left.extend(runs.into_iter().map(Arc::new));
         Ok(held)
     }
 
@@ -289,7 +311,9 @@ impl Tx {
             self.ask_for_review(&mut run.renewal, decision, now).await?;
         }
         run.decisions.push(decision.clone());
-        Ok(self.settle_loaded(run, &decision.decided_by, now).await?.renewal)
+        let settled = self.settle_loaded(run, &decision.decided_by, now).await?;
+        self.announce().await?;
+        Ok(settled.renewal)
     }
 
     /// Locks a renewal whose version must be the expected one.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SubsecRound as _, Utc};
 use domain::{Renewal, RenewalId, StepId, StepStatus, audit::NewAudit};
 
 use crate::{LoadedRun, Result, Tx, run::happen};
@@ -63,7 +63,8 @@ impl LoadedRun {
     fn make_due(&mut self, step: StepId, at: DateTime<Utc>) {
         let step = self.steps.iter_mut().find(|one| one.id == step && one.status.may_become_due());
         if let Some(step) = step {
-            (step.status, step.due_at) = (StepStatus::Ready, Some(at));
+            // A database keeps microseconds.
+            (step.status, step.due_at) = (StepStatus::Ready, Some(at.trunc_subsecs(6)));
         }
     }
 }

@@ -21,10 +21,8 @@ const PROGRESS: &str = "
         SUM(CASE WHEN status = 'skipped' THEN 1 ELSE 0 END) AS skipped
     FROM step WHERE renewal_id = $1 GROUP BY phase ORDER BY MIN(ordinal)";
 
-/// Of a step that somebody may still work on, the attempt that was seen is the newest. In these words it is found by its id: `status IN ('ready', 'running')`
-/// would let the database read all that is live.
-const AS_SEEN: &str =
-    "id = seen.column1 AND attempt = seen.column2 AND status NOT IN ('pending', 'attention', 'succeeded', 'skipped')";
+/// Somebody may still work on it. In these words it is found by its id: `status IN ('ready', 'running')` would let the database read all that is live.
+pub(crate) const NOT_PUT_AWAY: &str = "status NOT IN ('pending', 'attention', 'succeeded', 'skipped')";
 
 /// How an attempt at a step ended.
 #[derive(Clone, Debug, PartialEq)]
@@ -138,7 +136,7 @@ impl Tx {
         Ok(on!(self, |db| sqlx::query_as(PROGRESS).bind(renewal).fetch_all(db).await)?)
     }
 
-    /// Gives steps to a worker until `lease_ends`. Returns those that it got, as they are now: who was faster has the others.
+    /// Gives due steps to a worker until `lease_ends`. Returns those that it got, as they are now: who was faster has the others, or who lives after all.
     pub(crate) async fn take_steps(
         &mut self,
         steps: &[Fence],
@@ -155,7 +153,10 @@ impl Tx {
             take.push_values(steps, |mut row, step| {
                 row.push_bind(step.id).push_bind(step.attempt);
             });
-            take.push(format_args!(") AS seen WHERE {AS_SEEN} RETURNING {COLUMNS}"));
+            // $2 is the time.
+            take.push(format_args!(
+                ") AS seen WHERE id = seen.column1 AND attempt = seen.column2 AND {NOT_PUT_AWAY} AND due_at <= $2 RETURNING {COLUMNS}"
+            ));
             take.build_query_as().persistent(is_usual(steps.len())).fetch_all(db).await
         })?)
     }
@@ -170,7 +171,7 @@ impl Tx {
             park.push_values(steps, |mut row, step| {
                 row.push_bind(step.id).push_bind(step.attempt);
             });
-            park.push(format_args!(") AS seen WHERE {AS_SEEN}"));
+            park.push(format_args!(") AS seen WHERE id = seen.column1 AND attempt = seen.column2 AND {NOT_PUT_AWAY}"));
             park.build().persistent(is_usual(steps.len())).execute(db).await.map(drop)
         })?;
         Ok(())
@@ -289,8 +290,8 @@ impl Tx {
         if rows == 0 { Err(Error::LeaseLost) } else { Ok(()) }
     }
 
-    /// Stores how attempts at steps ended. Returns the steps whose lease was still held: about the others nothing is written.
-    pub(crate) async fn end_steps(&mut self, ends: &[(&Step, &StepEnd)], now: DateTime<Utc>) -> Result<Vec<StepId>> {
+    /// Stores how attempts at steps ended. Returns the steps whose lease was still held, as they are now: about the others nothing is written.
+    pub(crate) async fn end_steps(&mut self, ends: &[(&Step, &StepEnd)], now: DateTime<Utc>) -> Result<Vec<Step>> {
         Ok(on!(self, |db| {
             let mut end = QueryBuilder::new(
                 "UPDATE step SET status = ended.column3, due_at = ended.column4, trouble = ended.column5,
@@ -304,10 +305,11 @@ impl Tx {
                 row.push_bind(end.trouble().map(Json)).push_bind(end.outcome().map(Json));
                 row.push_bind(i32::from(end.trouble().is_some())).push_bind(status.is_over().then_some(now));
             });
-            end.push(
-                ") AS ended WHERE id = ended.column1 AND attempt = ended.column2 AND status = 'running' RETURNING id",
-            );
-            end.build_query_scalar().persistent(is_usual(ends.len())).fetch_all(db).await
+            end.push(format_args!(
+                ") AS ended WHERE id = ended.column1 AND attempt = ended.column2 AND {NOT_PUT_AWAY} AND status <> 'ready'
+                 RETURNING {COLUMNS}"
+            ));
+            end.build_query_as().persistent(is_usual(ends.len())).fetch_all(db).await
         })?)
     }
 

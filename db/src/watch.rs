@@ -1,12 +1,18 @@
 //! Keeping in touch with a database that other processes use too: their writes wake us (LISTEN and NOTIFY), and its clock is followed.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
 
 use chrono::{DateTime, Utc};
 use sqlx::{PgPool, postgres::PgListener};
 use tracing::{info, warn};
 
-use crate::{Db, Result, connection::Pool};
+use crate::{
+    Db, Result, Tx,
+    connection::{On, Pool},
+};
 
 /// Where writes are announced. The payload is who announces, so that nobody is woken by itself.
 const CHANNEL: &str = "rekey";
@@ -72,6 +78,7 @@ impl Db {
     async fn hear(&self, pool: &PgPool) -> sqlx::Result<()> {
         let mut listener = PgListener::connect_with(pool).await?;
         listener.listen(CHANNEL).await?;
+        self.announces.store(true, Ordering::Relaxed);
         // What was announced before is to be looked for now.
         self.wake.notify_waiters();
         while let Some(heard) = listener.try_recv().await? {
@@ -93,5 +100,16 @@ impl Db {
             }
             tokio::time::sleep(ANNOUNCEMENT_PAUSE).await;
         }
+    }
+}
+
+impl Tx {
+    /// Announces this transaction with its commit, a trip sooner than [`Db::watch`] does: for what a person does and waits for, which is rare. Where all is
+    /// written so, transactions wait for each other's flush.
+    pub(crate) async fn announce(&mut self) -> Result<()> {
+        if let (Some(name), On::Postgres(db)) = (&self.announcer, &mut self.on) {
+            sqlx::query("SELECT pg_notify($1, $2)").bind(CHANNEL).bind(&**name).execute(&mut **db).await?;
+        }
+        Ok(())
     }
 }

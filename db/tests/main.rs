@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "clippy.toml allows it in tests; this is for their helpers")]
 
 mod api_keys;
+mod as_seen;
 mod claims;
 mod continuous_gate;
 mod disturbed;

@@ -167,8 +167,12 @@ pub(crate) fn at_once() -> usize {
     number("REKEY_AT_ONCE").unwrap_or(AT_ONCE)
 }
 
+/// After so many schedules it is told how far they are.
+const TOLD_EVERY: usize = 100;
+
 /// Tries them all, several at a time. Panics with all that went wrong.
 pub(crate) async fn try_all(scripts: Vec<(&'static str, Script)>) {
+    let all = scripts.len();
     let trials = stream::iter(scripts).map(|(kind, script)| async move {
         let told = format!("{kind}: {script:?}");
         let ended = AssertUnwindSafe(run(script)).catch_unwind().await;
@@ -176,8 +180,11 @@ pub(crate) async fn try_all(scripts: Vec<(&'static str, Script)>) {
     });
     let mut summary: BTreeMap<&str, Tally> = BTreeMap::new();
     let mut failures = Vec::new();
-    let mut trials = trials.buffer_unordered(at_once());
-    while let Some((kind, ended)) = trials.next().await {
+    let mut trials = trials.buffer_unordered(at_once()).enumerate();
+    while let Some((before, (kind, ended))) = trials.next().await {
+        if before > 0 && before % TOLD_EVERY == 0 {
+            println!("{before} of {all} schedules, {} went wrong", failures.len());
+        }
         match ended {
             Ok(ended) => summary.entry(kind).or_default().add(&ended),
             Err(why) => {

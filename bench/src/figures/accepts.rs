@@ -34,7 +34,7 @@ const SUBJECT: &str = "alice@contoso.example";
 const END: &str = "
     UPDATE step SET status = 'skipped', due_at = NULL WHERE status = 'ready';
     UPDATE renewal SET state = '{\"status\": \"cancelled\", \"at\": \"2026-11-23T10:00:00Z\"}' WHERE status = 'requested';
-    VACUUM ANALYZE renewal, step, audit, audit_stream, idempotency";
+    VACUUM ANALYZE renewal, step, audit, audit_stream, announcement, idempotency";
 /// What pgbench commits: the rows of an accept, their texts bound as parameters.
 const SCRIPT: &str = include_str!("../sql/accept.pgbench");
 
@@ -154,10 +154,13 @@ impl Load {
     }
 }
 
-/// How many rows there are in each table that an accept writes to.
-async fn rows(database: &Database) -> anyhow::Result<[i64; 5]> {
-    let mut counts = [0; 5];
-    for (count, table) in counts.iter_mut().zip(["renewal", "step", "audit_stream", "audit", "idempotency"]) {
+/// The tables that an accept writes a row to.
+const TABLES: [&str; 6] = ["renewal", "step", "audit_stream", "audit", "announcement", "idempotency"];
+
+/// How many rows there are in each of them.
+async fn rows(database: &Database) -> anyhow::Result<[i64; 6]> {
+    let mut counts = [0; 6];
+    for (count, table) in counts.iter_mut().zip(TABLES) {
         *count = database.number(&format!("SELECT count(*) FROM {table}")).await?;
     }
     Ok(counts)
@@ -177,6 +180,9 @@ impl Script {
             ("subject", "SELECT requested_by FROM renewal LIMIT 1"),
             ("action", "SELECT action FROM audit LIMIT 1"),
             ("detail", "SELECT detail::text FROM audit LIMIT 1"),
+            ("event", "SELECT event FROM announcement LIMIT 1"),
+            ("news", "SELECT news::text FROM announcement LIMIT 1"),
+            ("renewal", "SELECT renewal::text FROM announcement LIMIT 1"),
             ("caller", "SELECT caller FROM idempotency LIMIT 1"),
             ("hash", "SELECT request_hash FROM idempotency LIMIT 1"),
             ("body", "SELECT body FROM idempotency LIMIT 1"),
@@ -214,5 +220,66 @@ impl Script {
         }
         command.stdin(Stdio::null()).kill_on_drop(true);
         command
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use db::{Answer, IdempotencyKey, Raise};
+
+    use super::*;
+    use crate::workload::renewal;
+
+    /// The rows of all tables.
+    async fn all_rows(database: &Database) -> BTreeMap<String, i64> {
+        let tables = "SELECT tablename::text FROM pg_tables WHERE schemaname = 'public'";
+        let mut rows = BTreeMap::new();
+        for table in database.texts(tables).await.unwrap() {
+            let count = database.number(&format!("SELECT count(*) FROM {table}")).await.unwrap();
+            rows.insert(table, count);
+        }
+        rows
+    }
+
+    /// What pgbench would send for one accept.
+    fn script(texts: &[(&'static str, String)]) -> String {
+        let lines = SCRIPT.lines().filter(|line| !line.starts_with('\\') && !line.starts_with("--"));
+        let mut sql = lines.collect::<Vec<_>>().join("\n");
+        for (name, text) in texts {
+            sql = sql.replace(&format!(":{name}"), &format!("'{}'", text.replace('\'', "''")));
+        }
+        sql.replace(":org", "'7'")
+    }
+
+    /// Where there is a server: `./test` starts one.
+    #[tokio::test]
+    async fn the_floor_commits_the_rows_of_an_accept_and_no_others() {
+        let Ok(url) = std::env::var("TEST_POSTGRES_URL") else { return };
+        let server = Server::new(&url).await.unwrap();
+        let (database, db) = server.create_ours("test_accept").await.unwrap();
+        let empty = all_rows(&database).await;
+        let renewal = renewal("contoso", db.now()).unwrap();
+        let key = IdempotencyKey {
+            caller: SUBJECT.to_owned(),
+            key: "8e03978e-40d5-43dd-9d2c-1f9a2d0c5c7e".to_owned(),
+            request_hash: "sha256:of the request".to_owned(),
+        };
+        let (request_hash, renewal_id) = (key.request_hash.clone(), renewal.id);
+        let answer = Answer { request_hash, renewal_id, status: 202, body: "{}".to_owned() };
+        db.raise(Raise { renewal, keyed: Some((key, answer)) }).await.unwrap();
+        let accepted = all_rows(&database).await;
+        database.run(&script(&Script::of(&database).await.unwrap().texts)).await.unwrap();
+        let committed = all_rows(&database).await;
+        let more = |rows: &BTreeMap<String, i64>, before: &BTreeMap<String, i64>| {
+            let more = rows.iter().map(|(table, count)| (table.clone(), count - before[table]));
+            more.filter(|(_, count)| *count != 0).collect::<BTreeMap<_, _>>()
+        };
+        let of_accept = more(&accepted, &empty);
+        assert_eq!(more(&committed, &accepted), of_accept);
+        assert_eq!(of_accept.keys().map(String::as_str).collect::<BTreeSet<_>>(), TABLES.into_iter().collect());
+        db.close().await;
+        server.drop(&database).await.unwrap();
     }
 }

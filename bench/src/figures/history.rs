@@ -137,15 +137,20 @@ struct Side {
     kept: BTreeMap<usize, (Vec<f64>, Vec<f64>)>,
 }
 
+/// Fills an empty database with what is over.
+async fn fill(database: &Database, history: History) -> anyhow::Result<()> {
+    let History { renewals, organizations, cancelled, entries } = history;
+    let statements = include_str!("../sql/history.sql");
+    let statements = statements.replace(":renewals", &renewals.to_string());
+    let statements = statements.replace(":organizations", &organizations.to_string());
+    let statements = statements.replace(":cancelled", &cancelled.to_string());
+    database.run(&statements.replace(":entries", &entries.to_string())).await
+}
+
 impl Side {
     async fn start(settings: &Settings, server: &Server, name: &str, history: History) -> anyhow::Result<Self> {
         let (database, db) = server.create_ours(name).await?;
-        let History { renewals, organizations, cancelled, entries } = history;
-        let statements = include_str!("../sql/history.sql");
-        let statements = statements.replace(":renewals", &renewals.to_string());
-        let statements = statements.replace(":organizations", &organizations.to_string());
-        let statements = statements.replace(":cancelled", &cancelled.to_string());
-        database.run(&statements.replace(":entries", &entries.to_string())).await?;
+        fill(&database, history).await?;
         workload::fill_by_functions(&db, Stage::Begun { servers: 1 }, 1).await?;
         server.settle().await?;
         let rekey = Rekey::start(settings, "api", "", Some(&database)).await?;
@@ -196,5 +201,33 @@ impl Side {
         self.rekey.end().await?;
         self.db.close().await;
         server.drop(&self.database).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use db::Page;
+
+    use super::*;
+
+    /// Where there is a server: `./test` starts one.
+    #[tokio::test]
+    async fn a_history_is_read_as_if_the_product_had_written_it() {
+        let Ok(url) = std::env::var("TEST_POSTGRES_URL") else { return };
+        let server = Server::new(&url).await.unwrap();
+        let (database, db) = server.create_ours("test_history").await.unwrap();
+        fill(&database, History { renewals: 6, organizations: 2, cancelled: 3, entries: 4 }).await.unwrap();
+        let page = Page { before: None, limit: 10 };
+        let over = db.read(async |tx| tx.renewals(None, None, page).await).await.unwrap();
+        assert_eq!(over.len(), 6);
+        for renewal in over {
+            let run = db.read(async |tx| tx.load_run(renewal.id).await.map(|run| run.steps.len())).await;
+            let entries = db.read(async |tx| tx.audit_of(renewal.id, 0, 10).await).await.unwrap();
+            assert_eq!(entries.len(), 4);
+            // Its plan is as long as one, and says nothing.
+            assert!(run.is_err());
+        }
+        db.close().await;
+        server.drop(&database).await.unwrap();
     }
 }

@@ -19,6 +19,8 @@ INSERT INTO audit_stream (stream, last_sequence)
 INSERT INTO audit (id, stream, sequence, renewal_id, organization_id, at, actor, action, detail)
     SELECT gen_random_uuid(), copies.id, sequence, copies.id, copies.organization_id, at, actor, action, detail
     FROM audit, copies WHERE stream = ':template';
+-- What it announced was told long ago.
+DELETE FROM announcement WHERE renewal_id = ':template';
 DELETE FROM audit WHERE stream = ':template';
 DELETE FROM audit_stream WHERE stream = ':template';
 DELETE FROM step WHERE renewal_id = ':template';
