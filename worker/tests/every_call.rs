@@ -56,7 +56,7 @@ async fn a_fault_at_any_request_to_the_cloud_is_survived_on_postgres() {
 
 async fn everything_once(database: Kind, hybrid: Option<Circumstances>) {
     let script = |happenings| Script { hybrid, ..Script::new(database, 1, happenings) };
-    let clean = trial::run(script(Vec::new())).await;
+    let clean = Box::pin(trial::run(script(Vec::new()))).await;
     let calls = clean.report.cmdlets.len();
     let requests = clean.report.cloud.len();
     let all = all(calls, requests, clean.seen, database);
@@ -68,7 +68,7 @@ async fn everything_once(database: Kind, hybrid: Option<Circumstances>) {
         chosen.len()
     );
     let scripts = chosen.into_iter().map(|(kind, _, what)| (kind, script(vec![Happening { after: 0, what }])));
-    trial::try_all(scripts.collect()).await;
+    Box::pin(trial::try_all(scripts.collect())).await;
 }
 
 /// A kind of fault, the number of the call or write that it meets, and both together.
