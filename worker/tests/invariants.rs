@@ -23,8 +23,8 @@ const TURN: f64 = 5.0;
 /// How many reads come before a change of keys.
 const SETTLED: usize = 6;
 
-/// How troubles name the place where they are: a server, or a part of the cloud.
-const PLACES: [&str; 6] = ["ex0", "application", "entra", "graph", "tenant", "127.0.0.1"];
+/// How troubles name the place where they are: a server, a domain controller, or a part of the cloud.
+const PLACES: [&str; 7] = ["ex0", "dc0", "application", "entra", "graph", "tenant", "127.0.0.1"];
 
 /// What workers that were killed may have left behind.
 #[derive(Debug, Default)]

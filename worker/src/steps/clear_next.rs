@@ -20,7 +20,7 @@ async fn clear(context: &Context<'_>, session: &mut Session) -> Result<Ended> {
             let command = exchange::clear_next(context.pinned()?);
             context.change_auth_config(session, command, |place, _| place == Place::Before).await?;
         }
-        Named::Current => return Err(StepError::Attention(too_late())),
+        Named::Current => return Err(StepError::Attention(too_late(&seen))),
     }
     let (domain_controllers, complete) = cleared(context, session).await?;
     if !complete {
@@ -59,10 +59,13 @@ async fn cleared(context: &Context<'_>, session: &mut Session) -> Result<(Vec<St
     Ok((cleared, complete))
 }
 
-fn too_late() -> Trouble {
+fn too_late(seen: &AuthConfig) -> Trouble {
     Trouble::new(
         "already_published",
-        "Exchange has published the certificate meanwhile",
+        format!(
+            "Exchange has published the new certificate meanwhile: {} names it as the current one",
+            seen.domain_controller
+        ),
         "Use rollback to make the old certificate sign again",
     )
 }
