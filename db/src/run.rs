@@ -234,6 +234,25 @@ impl Tx {
         self.roll_back_locked(renewal, worker, &trouble.message, now).await.map(drop)
     }
 
+    /// Ends the taking back of a staged certificate that Exchange has published meanwhile. What else was to be taken back is given up, and the old certificate
+    /// is made to sign again, as after [`Tx::roll_back`].
+    pub async fn finish_by_restoring(
+        &mut self,
+        claimed: &ClaimedStep,
+        worker: &str,
+        published: &Outcome,
+        now: DateTime<Utc>,
+    ) -> Result<()> {
+        let renewal = self.lock_renewal(claimed.step.renewal_id).await?;
+        self.end_step(&claimed.step, &StepEnd::Done(published.clone()), now).await?;
+        let detail = step_detail(&claimed.step, json!(published));
+        self.audit(&renewal, NewAudit::new(worker, "step.succeeded", detail), now).await?;
+        let instead = Outcome::not_done("The old certificate is made to sign again instead");
+        self.skip_open_steps(renewal.id, &instead, now).await?;
+        let reason = "Exchange has published the new certificate before its announcement was taken back";
+        self.go_back(renewal, worker, reason, now).await.map(drop)
+    }
+
     /// Ends the preflight with a plan: its steps are laid out, the `execute` gate opens.
     pub async fn finish_preflight(
         &mut self,
@@ -426,7 +445,6 @@ impl Tx {
         reason: &str,
         now: DateTime<Utc>,
     ) -> Result<Renewal> {
-        let id = renewal.id;
         self.require_live(&renewal, "rollback").await?;
         if renewal.state.phase() == Some(Phase::Undo) {
             return Err(Error::Refused(Trouble::new(
@@ -435,10 +453,14 @@ impl Tx {
                 "Follow its steps",
             )));
         }
-        let steps = self.steps(id).await?;
+        self.go_back(renewal, by, reason, now).await
+    }
+
+    async fn go_back(&mut self, renewal: Renewal, by: &str, reason: &str, now: DateTime<Utc>) -> Result<Renewal> {
+        let steps = self.steps(renewal.id).await?;
         let path = progress::rollback_path(&steps).map_err(Error::Refused)?;
         self.audit(&renewal, NewAudit::new(by, "renewal.rollback_asked", json!({ "reason": reason })), now).await?;
-        self.lay_undo_path(id, &steps, path).await?;
+        self.lay_undo_path(renewal.id, &steps, path).await?;
         self.verb(renewal, Event::RollBack, by, now).await
     }
 

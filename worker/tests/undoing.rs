@@ -1,7 +1,8 @@
 //! Taking a run back.
 
-use domain::{Gate, State, StepKind, StepStatus};
+use domain::{Gate, Outcome, Phase, State, StepKind, StepStatus, step::Publisher};
 use lab::journal::EffectKind;
+use serde_json::json;
 
 use crate::support::{World, find, no_thumbprint};
 
@@ -42,5 +43,40 @@ async fn rollback_after_publication_makes_the_old_certificate_sign_again() {
     }
     assert_eq!(world.effects(EffectKind::Publish), (2, 2));
     world.check(id).await;
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_run_that_exchange_was_faster_than_goes_back_to_the_old_certificate() {
+    let mut world = World::new().await;
+    let id = world.ask(|_| {}).await;
+    world.approve(id, Gate::Execute).await;
+    let run = world.until(id, |run| run.renewal.state.open_gate() == Some(Gate::Publish)).await;
+    let old = run.plan.unwrap().observed.current.clone().unwrap();
+    // Nobody works while both happen.
+    world.stop_workers().await;
+    world.fault(json!({ "kind": "operator_change", "change": "publish" }));
+    world.cancel(id).await;
+    world.hire().await;
+    let run = world.until(id, |run| !run.renewal.state.is_live()).await;
+    assert!(matches!(run.renewal.state, State::RolledBack { .. }), "{:?}", run.renewal.state);
+    let state = serde_json::to_value(world.lab.state()).unwrap();
+    for controller in state["controllers"].as_array().unwrap() {
+        assert_eq!(controller["auth_config"]["current"], old.as_str());
+    }
+    let clear_next = run.steps.iter().find(|step| step.kind == StepKind::ClearNext).unwrap();
+    assert!(
+        matches!(&clear_next.outcome, Some(Outcome::Published { by: Publisher::Exchange, .. })),
+        "{:?}",
+        clear_next.outcome
+    );
+    let taken_out = run.steps.iter().filter(|step| step.kind == StepKind::RemoveCertificate);
+    assert!(taken_out.clone().count() > 0 && taken_out.clone().all(|step| step.status == StepStatus::Skipped));
+    let restarted = run.steps.iter().filter(|step| step.phase == Phase::Undo && step.kind == StepKind::Restart);
+    assert!(restarted.clone().count() > 0 && restarted.clone().all(|step| step.status == StepStatus::Succeeded));
+    let audit = world.audit(id).await;
+    let asked = audit.iter().find(|entry| entry.action == "renewal.rollback_asked").unwrap();
+    assert!(asked.actor.starts_with("worker:"), "{asked:?}");
+    world.check_trust();
     world.close().await;
 }

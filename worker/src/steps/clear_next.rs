@@ -1,9 +1,9 @@
 //! Undo of staging: take the certificate out of `AuthConfig` again.
 
 use db::StepEnd;
-use domain::{Outcome, Place, Trouble, snapshot::AuthConfig};
+use domain::{Outcome, Place, snapshot::AuthConfig, step::Publisher};
 
-use super::{Context, Ended, Result, StepError, stage::REPLICATION};
+use super::{Context, Ended, Result, stage::REPLICATION};
 use crate::{connectors::Session, exchange};
 
 pub(super) async fn run(context: &Context<'_>) -> Result<Ended> {
@@ -20,7 +20,7 @@ async fn clear(context: &Context<'_>, session: &mut Session) -> Result<Ended> {
             let command = exchange::clear_next(context.pinned()?);
             context.change_auth_config(session, command, |place, _| place == Place::Before).await?;
         }
-        Named::Current => return Err(StepError::Attention(too_late(&seen))),
+        Named::Current => return restore_instead(context, &seen).await,
     }
     let (domain_controllers, complete) = cleared(context, session).await?;
     if !complete {
@@ -59,13 +59,19 @@ async fn cleared(context: &Context<'_>, session: &mut Session) -> Result<(Vec<St
     Ok((cleared, complete))
 }
 
-fn too_late(seen: &AuthConfig) -> Trouble {
-    Trouble::new(
-        "already_published",
-        format!(
-            "Exchange has published the new certificate meanwhile: {} names it as the current one",
-            seen.domain_controller
-        ),
-        "Use rollback to make the old certificate sign again",
-    )
+/// Exchange was faster: there is no announcement to be taken back any more. Whoever cancels wants the old certificate to sign, and servers may still lack
+/// the new one.
+async fn restore_instead(context: &Context<'_>, seen: &AuthConfig) -> Result<Ended> {
+    let (claimed, name, now) = (context.claimed, context.worker.name.as_str(), context.now());
+    let renewal = claimed.step.renewal_id;
+    tracing::warn!(%renewal, "Exchange has published the new certificate meanwhile, as {} says: the old one is made to sign again", seen.domain_controller);
+    // When it did is not known: it is seen now.
+    let published = Outcome::Published {
+        published_at: now,
+        by: Publisher::Exchange,
+        domain_controllers: vec![seen.domain_controller.clone()],
+        lacking: Vec::new(),
+    };
+    context.worker.db.write(async |tx| tx.finish_by_restoring(claimed, name, &published, now).await).await?;
+    Ok(Ended::Stored)
 }
