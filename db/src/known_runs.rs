@@ -11,7 +11,7 @@ use domain::{Renewal, RenewalId};
 use crate::LoadedRun;
 
 /// Steps of all runs that are kept. A run of 500 servers has some 2,000.
-const KNOWN_STEPS: usize = 40_000;
+const KNOWN_STEPS: usize = 30_000;
 
 /// Runs that were written lately by this process.
 #[derive(Clone, Debug, Default)]

@@ -188,7 +188,7 @@ impl Tx {
         let mut runs = self.complete_runs(renewals, 1, |_| true).await?;
         runs.iter_mut().for_each(|run| run.put_in(&ended));
         let held: Vec<StepId> = ended.iter().map(|step| step.id).collect();
-        let mut settling = Settling::new(runs, worker, now);
+        let mut settling = Settling::of_steps(runs, worker, now);
         let mut distributed = BTreeSet::new();
         for (step, end) in ends.iter().filter(|(step, _)| held.contains(&step.id)) {
             if let Some((action, detail)) = told(step, end) {

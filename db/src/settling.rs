@@ -1,6 +1,6 @@
 //! What follows from how runs stand, and storing it: for all runs of a transaction together, one statement for each table.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, SubsecRound as _, Utc};
 use domain::{Renewal, RenewalId, StepId, StepStatus, audit::NewAudit};
@@ -18,11 +18,18 @@ pub(crate) struct Settling<'a> {
     ready: BTreeMap<StepId, DateTime<Utc>>,
     /// Renewals that have come to their end.
     over: Vec<RenewalId>,
+    /// Renewals that are to be stored: all, or those to which something happened.
+    stored: Option<BTreeSet<RenewalId>>,
 }
 
 impl<'a> Settling<'a> {
     pub(crate) fn new(runs: Vec<LoadedRun>, actor: &'a str, now: DateTime<Utc>) -> Self {
-        Self { runs, actor, now, told: Vec::new(), ready: BTreeMap::new(), over: Vec::new() }
+        Self { runs, actor, now, told: Vec::new(), ready: BTreeMap::new(), over: Vec::new(), stored: None }
+    }
+
+    /// As [`Settling::new`], where a renewal to which nothing happens stays as it is stored: its timer, if it has one, is not what is settled here.
+    pub(crate) fn of_steps(runs: Vec<LoadedRun>, actor: &'a str, now: DateTime<Utc>) -> Self {
+        Self { stored: Some(BTreeSet::new()), ..Self::new(runs, actor, now) }
     }
 
     /// Something to be recorded before what follows.
@@ -39,6 +46,9 @@ impl<'a> Settling<'a> {
                     self.ready.insert(step, at);
                 }
                 let Some(event) = advance.event else { continue };
+                if let Some(stored) = &mut self.stored {
+                    stored.insert(run.renewal.id);
+                }
                 let at_last = run.as_run().begins_at_last(&event);
                 let mut told = happen(&mut run.renewal, event, self.actor, self.now)?;
                 if at_last {
@@ -70,7 +80,8 @@ impl LoadedRun {
 }
 
 impl Tx {
-    /// Lets everything follow that follows from how runs stand. Stores them, also when nothing follows, and returns them as they are then.
+    /// Lets everything follow that follows from how runs stand. Stores them, also when nothing follows unless only steps are settled, and returns them as
+    /// they are then.
     pub(crate) async fn settle_all(&mut self, mut settling: Settling<'_>) -> Result<Vec<LoadedRun>> {
         settling.follow()?;
         let ready: Vec<_> = settling.ready.iter().map(|(step, at)| (*step, *at)).collect();
@@ -83,7 +94,10 @@ impl Tx {
         let told = std::mem::take(&mut settling.told);
         let told = told.into_iter().filter_map(|(id, new)| Some((settling.renewal(id)?, new, settling.now)));
         self.audit_all(told).await?;
-        let saved: Vec<_> = settling.runs.iter().map(|run| (&run.renewal, run.as_run().wake_at())).collect();
+        let is_stored =
+            |run: &&LoadedRun| settling.stored.as_ref().is_none_or(|stored| stored.contains(&run.renewal.id));
+        let saved = settling.runs.iter().filter(is_stored).map(|run| (&run.renewal, run.as_run().wake_at()));
+        let saved: Vec<_> = saved.collect();
         self.save_renewals(&saved).await?;
         Ok(settling.runs)
     }
