@@ -1,6 +1,6 @@
 //! Runs: leases, fences, decisions and verbs.
 
-use db::{Error, StepEnd};
+use db::{Db, Error, StepEnd};
 use domain::{Outcome, Phase, State, StepKind, StepStatus, Trouble, audit::NewAudit, gate::Verb};
 use futures_util::future::join_all;
 use serde_json::json;
@@ -173,26 +173,27 @@ async fn failures_are_counted_until_it_goes_well_or_a_person_retries() {
 
 #[tokio::test]
 async fn cancelling_takes_back_what_was_begun() {
-    on_both(async |db| {
-        let (renewal, _) = approved(&db).await;
-        let step = claim(&db, now()).await.unwrap();
-        db.write(async |tx| tx.finish_step(&step, WORKER, &generated(), now()).await).await.unwrap();
-        let import = claim(&db, now()).await.unwrap();
-        assert_eq!(import.step.kind, StepKind::Distribute);
-        let undoing = db.write(async |tx| tx.cancel(renewal.id, None, "oscar", "stop", now()).await).await.unwrap();
-        assert_eq!(undoing.state, State::Running { phase: Phase::Undo });
-        db.write(async |tx| tx.finish_step(&import, WORKER, &StepEnd::Parked, now()).await).await.unwrap();
-        let undo = claim(&db, now()).await.unwrap();
-        assert_eq!((undo.step.kind, undo.step.target.as_str()), (StepKind::RemoveCertificate, "ex01.contoso.example"));
-        let removed = StepEnd::Done(Outcome::Removed { thumbprint: thumbprint('B'), already_gone: false });
-        db.write(async |tx| tx.finish_step(&undo, WORKER, &removed, now()).await).await.unwrap();
-        let run = db.read(async |tx| tx.load_run(renewal.id).await).await.unwrap();
-        assert_eq!(run.renewal.state, State::Cancelled { at: now() });
-        assert!(run.steps.iter().all(|s| s.status.is_over()));
-        let refused = db.write(async |tx| tx.roll_back(renewal.id, None, "oscar", "why", now()).await).await;
-        assert!(matches!(refused, Err(Error::Overtaken { .. })));
-    })
-    .await;
+    on_both(async |db| Box::pin(taken_back(db)).await).await;
+}
+
+async fn taken_back(db: Db) {
+    let (renewal, _) = approved(&db).await;
+    let step = claim(&db, now()).await.unwrap();
+    db.write(async |tx| tx.finish_step(&step, WORKER, &generated(), now()).await).await.unwrap();
+    let import = claim(&db, now()).await.unwrap();
+    assert_eq!(import.step.kind, StepKind::Distribute);
+    let undoing = db.write(async |tx| tx.cancel(renewal.id, None, "oscar", "stop", now()).await).await.unwrap();
+    assert_eq!(undoing.state, State::Running { phase: Phase::Undo });
+    db.write(async |tx| tx.finish_step(&import, WORKER, &StepEnd::Parked, now()).await).await.unwrap();
+    let undo = claim(&db, now()).await.unwrap();
+    assert_eq!((undo.step.kind, undo.step.target.as_str()), (StepKind::RemoveCertificate, "ex01.contoso.example"));
+    let removed = StepEnd::Done(Outcome::Removed { thumbprint: thumbprint('B'), already_gone: false });
+    db.write(async |tx| tx.finish_step(&undo, WORKER, &removed, now()).await).await.unwrap();
+    let run = db.read(async |tx| tx.load_run(renewal.id).await).await.unwrap();
+    assert_eq!(run.renewal.state, State::Cancelled { at: now() });
+    assert!(run.steps.iter().all(|s| s.status.is_over()));
+    let refused = db.write(async |tx| tx.roll_back(renewal.id, None, "oscar", "why", now()).await).await;
+    assert!(matches!(refused, Err(Error::Overtaken { .. })));
 }
 
 #[tokio::test]
