@@ -199,6 +199,10 @@ pub(crate) async fn try_all(scripts: Vec<(&'static str, Script)>) {
 
 /// Tries one.
 pub(crate) async fn run(script: Script) -> Ended {
+    Box::pin(run_through(script)).await
+}
+
+async fn run_through(script: Script) -> Ended {
     let mut trial = Trial::begin(script).await;
     if timeout(PATIENCE, trial.see_through()).await.is_err() {
         let run = trial.world.run(trial.id).await;

@@ -20,7 +20,7 @@ async fn clear(context: &Context<'_>, session: &mut Session) -> Result<Ended> {
             let command = exchange::clear_next(context.pinned()?);
             context.change_auth_config(session, command, |place, _| place == Place::Before).await?;
         }
-        Named::Current => return restore_instead(context, &seen).await,
+        Named::Current => return Box::pin(restore_instead(context, &seen)).await,
     }
     let (domain_controllers, complete) = cleared(context, session).await?;
     if !complete {
