@@ -1,6 +1,8 @@
 //! Claims: which due steps a worker takes. A few renewals together in a transaction, those first that have the fewest steps under way: an organization
 //! with many servers cannot starve the others. One broken renewal stops nobody else: those that it was to be taken with are then taken singly.
 
+mod as_seen;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::{Arc, LazyLock, PoisonError},
@@ -13,9 +15,7 @@ use domain::{
 };
 use serde_json::json;
 use sqlx::{AssertSqlSafe, FromRow, Row, types::Json};
-use tracing::{error, warn};
-
-mod as_seen;
+use tracing::{debug, error, warn};
 
 use crate::{
     Db, Error, LoadedRun, Result, Tx,
@@ -123,8 +123,7 @@ struct Due {
     /// The renewal, if this version can read it.
     renewal: Option<Renewal>,
     /// Its steps and decisions, where little is due and nothing under way.
-    steps: Option<Vec<Step>>,
-    decisions: Option<Vec<Decision>>,
+    rest: Option<(Vec<Step>, Vec<Decision>)>,
 }
 
 impl<'r, R: Row> FromRow<'r, R> for Due
@@ -145,8 +144,7 @@ where
             timer: row.try_get("timer")?,
             ready: row.try_get("ready")?,
             renewal: Renewal::from_row(row).ok(),
-            steps: steps.map(|Json(steps)| steps),
-            decisions: decisions.map(|Json(decisions)| decisions),
+            rest: steps.zip(decisions).map(|(Json(steps), Json(decisions))| (steps, decisions)),
         })
     }
 }
@@ -218,7 +216,11 @@ impl Db {
                 claimed.add(more);
                 true
             }
-            Ok(None) | Err(_) => false,
+            Ok(None) => false,
+            Err(error) => {
+                debug!("Nothing can be taken as it was seen, and is locked first: {error}");
+                false
+            }
         }
     }
 

@@ -63,16 +63,16 @@ impl Tx {
         for (due, _) in asked {
             let Some(renewal) = &due.renewal else { continue };
             let known = self.known_runs.get(renewal, renewal.version).filter(|run| !wanted.finds_left(run));
-            match (known, &due.steps, &due.decisions) {
+            match (known, &due.rest) {
                 // What belongs to the renewal alone may have changed with its version untouched: what was read last counts.
-                (Some(known), ..) if known.renewal == *renewal => runs.push(known),
-                (Some(known), ..) => runs.push(Arc::new(LoadedRun { renewal: renewal.clone(), ..(*known).clone() })),
-                (None, Some(steps), Some(decisions)) => {
+                (Some(known), _) if known.renewal == *renewal => runs.push(known),
+                (Some(known), _) => runs.push(Arc::new(LoadedRun { renewal: renewal.clone(), ..(*known).clone() })),
+                (None, Some((steps, decisions))) => {
                     let plan = self.plan_of(renewal).await?;
                     let (steps, decisions) = (steps.clone(), decisions.clone());
                     runs.push(Arc::new(LoadedRun { renewal: renewal.clone(), plan, steps, decisions }));
                 }
-                _ => unknown.push(renewal.clone()),
+                (None, None) => unknown.push(renewal.clone()),
             }
         }
         runs.extend(self.read_runs(unknown).await?.into_iter().map(Arc::new));
@@ -81,7 +81,7 @@ impl Tx {
 }
 
 /// Gives steps to a worker, tells that they begin, and raises the versions of their renewals. $1 and $2 are the renewals as they were seen, $3 to $7 the
-/// steps with what is to be told of them, if something is.
+/// steps with what is to be told of them, if something is. Entries that are announced to people are not among these (`domain::announcing`).
 static TAKE: LazyLock<String> = LazyLock::new(|| {
     format!(
         "WITH seen AS (
