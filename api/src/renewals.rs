@@ -98,7 +98,7 @@ fn check(state: &State, caller: &Caller, request: &Request) -> Result<(), Proble
 /// What is known of the old certificate's end says about the start time. Nothing is known before somebody has looked; the preflight looks again.
 async fn feasible(state: &State, request: &Request) -> Result<Option<AtRisk>, Problem> {
     let (organization, now) = (state.organization(&request.organization)?, state.now());
-    let feasible = state.db.look(async |tx| tx.feasible(request, Some(&organization.policy), now).await).await?;
+    let feasible = state.db.feasible(request, &organization.policy, now).await?;
     feasible.map_err(|late| Problem::too_late(&late))
 }
 

@@ -33,6 +33,7 @@ use crate::{
     known_runs::KnownRuns,
     plans::KnownPlans,
     raising::{Raising, raising},
+    snapshots::{Seeing, seeing},
 };
 
 /// What this version needs. During a rolling upgrade the database may have more: a newer version only adds to what this one uses.
@@ -74,6 +75,7 @@ pub struct Db {
     pub(crate) left_alone: Arc<std::sync::Mutex<HashSet<RenewalId>>>,
     pub(crate) finishing: Arc<Finishing>,
     pub(crate) raising: Arc<Raising>,
+    pub(crate) seeing: Arc<Seeing>,
     pub(crate) disturbance: Disturbance,
 }
 
@@ -226,6 +228,7 @@ impl Db {
             left_alone: Arc::default(),
             finishing,
             raising,
+            seeing: Arc::new(seeing()),
             disturbance: Disturbance::default(),
         };
         db.look_at_clock().await?;
@@ -315,7 +318,7 @@ impl Db {
     }
 
     /// As [`Db::read`], for `work` that asks one thing only: on PostgreSQL no transaction is made around it, which is one trip in place of three.
-    pub async fn look<T, E>(
+    pub(crate) async fn look<T, E>(
         &self,
         mut work: impl AsyncFnMut(&mut Tx) -> std::result::Result<T, E>,
     ) -> std::result::Result<T, E>

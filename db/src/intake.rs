@@ -7,11 +7,10 @@ use domain::{
     OrganizationId, Policy, Renewal, RenewalId, Request, TicketWord,
     intake::{Fault, Intake, Revision},
     planning::in_time::{self, TooLate},
-    renewal::AtRisk,
 };
 use uuid::Uuid;
 
-use crate::{Error, Result, Tx, connection::on};
+use crate::{Error, Feasible, Result, Tx, connection::on};
 
 /// What followed from a record.
 #[derive(Clone, Debug, PartialEq)]
@@ -206,14 +205,8 @@ impl Tx {
         }
     }
 
-    /// What the last look at an organization says of the start time of a request: in time, at risk, or too late. Nothing is known before somebody has
-    /// looked; the preflight looks again.
-    pub async fn feasible(
-        &mut self,
-        request: &Request,
-        policy: Option<&Policy>,
-        now: DateTime<Utc>,
-    ) -> Result<std::result::Result<Option<AtRisk>, TooLate>> {
+    /// As [`crate::Db::feasible`], in this transaction. In time where no policy is known.
+    async fn feasible(&mut self, request: &Request, policy: Option<&Policy>, now: DateTime<Utc>) -> Result<Feasible> {
         let Some(policy) = policy else { return Ok(Ok(None)) };
         let seen = self.latest_snapshot(&request.organization).await?;
         Ok(seen.map_or(Ok(None), |seen| in_time::asked(policy, request, &seen, now)))

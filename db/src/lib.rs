@@ -43,7 +43,7 @@ pub use idempotency::{Answer, IdempotencyKey};
 pub use intake::{Ignored, Taken, Taker};
 pub use outbox::{ClaimedMessage, MessageEnd, Unexpanded};
 pub use page::Page;
-pub use raising::{Raise, Raised};
+pub use raising::{Feasible, Raise, Raised};
 pub use run::LoadedRun;
 pub use sealed_keys::SealedKey;
 pub use snapshots::Purpose;

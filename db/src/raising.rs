@@ -3,7 +3,12 @@
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
-use domain::{OrganizationId, Phase, Renewal, RenewalId, Step, StepKind, audit::NewAudit};
+use domain::{
+    OrganizationId, Phase, Policy, Renewal, RenewalId, Request, Step, StepKind,
+    audit::NewAudit,
+    planning::in_time::{self, TooLate},
+    renewal::AtRisk,
+};
 use serde_json::json;
 
 use crate::{Answer, Db, Error, IdempotencyKey, Result, Tx, connection::Kind, gathering::Gathering, run::new_step};
@@ -43,6 +48,9 @@ pub enum Raised {
     OtherRequest,
 }
 
+/// Whether a renewal can begin when its request says: in time, at risk, or too late.
+pub type Feasible = std::result::Result<Option<AtRisk>, TooLate>;
+
 /// Who holds an organization, and what keys have been answered.
 struct Held {
     holders: HashMap<OrganizationId, RenewalId>,
@@ -50,6 +58,12 @@ struct Held {
 }
 
 impl Db {
+    /// What the last look at an organization says of the start time of a request. Nothing is known before somebody has looked; the preflight looks again.
+    pub async fn feasible(&self, request: &Request, policy: &Policy, now: DateTime<Utc>) -> Result<Feasible> {
+        let seen = self.last_seen(&request.organization).await?;
+        Ok(seen.map_or(Ok(None), |seen| in_time::asked(policy, request, &seen, now)))
+    }
+
     /// Accepts a request, or says what it was answered before. The renewal's id makes it safe to ask again when nobody knows what became of it.
     pub async fn raise(&self, raise: Raise) -> Result<Raised> {
         let served = self.raising.serve((), raise.clone(), async |all| self.raise_all(all).await).await;

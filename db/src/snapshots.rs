@@ -1,10 +1,28 @@
 //! Table `snapshot`: what discovery saw.
 
+use std::{collections::HashMap, sync::Arc};
+
 use domain::{OrganizationId, RenewalId, Snapshot};
-use sqlx::types::Json;
+use sqlx::{QueryBuilder, types::Json};
 use uuid::Uuid;
 
-use crate::{Result, Tx, connection::on};
+use crate::{
+    Db, Error, Result, Tx,
+    connection::{is_usual, on},
+    gathering::Gathering,
+};
+
+/// Snapshots that are asked for together, at most: what is usual is prepared.
+const MOST: usize = 32;
+/// How many ask the database at the same time.
+const LEADERS: usize = 2;
+
+/// Who asks for the newest snapshots of organizations.
+pub(crate) type Seeing = Gathering<(), OrganizationId, Result<Option<Arc<Snapshot>>>>;
+
+pub(crate) fn seeing() -> Seeing {
+    Gathering::new(LEADERS, MOST)
+}
 
 /// When in a run a snapshot was taken.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, sqlx::Type)]
@@ -16,6 +34,39 @@ pub enum Purpose {
     Before,
     /// In between.
     Check,
+}
+
+impl Db {
+    /// The newest snapshot of an organization. Who asks at the same time asks together.
+    pub(crate) async fn last_seen(&self, organization: &OrganizationId) -> Result<Option<Arc<Snapshot>>> {
+        let served = self.seeing.serve((), organization.clone(), async |all| self.see_all(all).await).await;
+        match served {
+            Some(seen) => seen,
+            None => self.see_one(organization).await,
+        }
+    }
+
+    async fn see_all(&self, all: &[OrganizationId]) -> Vec<Result<Option<Arc<Snapshot>>>> {
+        match self.look(async |tx| tx.latest_snapshots(all).await).await {
+            Ok(seen) => all.iter().map(|organization| Ok(seen.get(organization).cloned())).collect(),
+            Err(error) if all.len() == 1 => vec![Err(error)],
+            // One that cannot be read must not keep the others from theirs.
+            Err(_) => self.see_singly(all).await,
+        }
+    }
+
+    async fn see_singly(&self, all: &[OrganizationId]) -> Vec<Result<Option<Arc<Snapshot>>>> {
+        let mut seen = Vec::with_capacity(all.len());
+        for organization in all {
+            seen.push(self.see_one(organization).await);
+        }
+        seen
+    }
+
+    async fn see_one(&self, organization: &OrganizationId) -> Result<Option<Arc<Snapshot>>> {
+        let seen = self.look(async |tx| tx.latest_snapshot(organization).await).await?;
+        Ok::<_, Error>(seen.map(Arc::new))
+    }
 }
 
 impl Tx {
@@ -50,6 +101,24 @@ impl Tx {
         .fetch_optional(db)
         .await)?;
         Ok(body.map(|Json(snapshot)| snapshot))
+    }
+
+    /// As [`Tx::latest_snapshot`], for several organizations. Those that nobody has looked at are not in it.
+    async fn latest_snapshots(
+        &mut self,
+        organizations: &[OrganizationId],
+    ) -> Result<HashMap<OrganizationId, Arc<Snapshot>>> {
+        let found: Vec<(OrganizationId, Json<Snapshot>)> = on!(self, |db| {
+            let mut look = QueryBuilder::new(
+                "SELECT organization_id, body FROM snapshot WHERE id IN (
+                    SELECT (SELECT id FROM snapshot WHERE organization_id = wanted.column1 ORDER BY id DESC LIMIT 1) FROM (",
+            );
+            look.push_values(organizations, |mut row, organization| {
+                row.push_bind(organization);
+            });
+            look.push(") AS wanted)").build_query_as().persistent(is_usual(organizations.len())).fetch_all(db).await
+        })?;
+        Ok(found.into_iter().map(|(organization, Json(snapshot))| (organization, Arc::new(snapshot))).collect())
     }
 
     /// The newest snapshot of a renewal with that purpose.

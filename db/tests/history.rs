@@ -109,10 +109,10 @@ async fn deciding(db: &Db) {
     let at_risk = AtRisk { expires_at: minutes(9), latest_safe_start: None, starts_at: minutes(1) };
     let risky = Renewal { at_risk: Some(at_risk), ..renewal("woodgrove") };
     db.write(async |tx| tx.create_renewal(&risky, now()).await).await.unwrap();
+    db.feasible(&risky.request, &Policy::default(), now()).await.unwrap().unwrap();
     let preflight = claim(db, now()).await.unwrap();
     let plan = plan(&risky.request);
     let planning = async |tx: &mut db::Tx| {
-        tx.feasible(&risky.request, Some(&Policy::default()), now()).await?.unwrap();
         tx.finish_preflight(&preflight, WORKER, &plan, now()).await?;
         let standing = |word| TicketStanding { word, detail: format!("{word}"), read_at: now() };
         tx.replan(risky.id, None, "oscar", "look again", now()).await?;

@@ -1,7 +1,8 @@
 //! Rows: what is stored comes back, pages, keys and the audit's numbers.
 
+use chrono::TimeDelta;
 use db::{Error, Page, Purpose, SealedKey};
-use domain::{Digest, audit::NewAudit};
+use domain::{Digest, Policy, Request, Snapshot, audit::NewAudit};
 use futures_util::future::join_all;
 use serde_json::json;
 
@@ -115,6 +116,34 @@ async fn the_newest_snapshot_of_each_purpose_is_found() {
         assert_eq!(db.read(async |tx| tx.latest_snapshot(&contoso()).await).await.unwrap(), Some(second));
         let of = async |purpose| db.read(async |tx| tx.snapshot_of(renewal.id, purpose).await).await.unwrap();
         assert_eq!((of(Purpose::Before).await, of(Purpose::After).await), (Some(first), None));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn of_many_that_ask_at_once_each_hears_what_was_seen_of_its_own_organization() {
+    on_both(async |db| {
+        let early = Snapshot { auth_config: Vec::new(), ..snapshot() };
+        let store = async |tx: &mut db::Tx| {
+            // Nobody knows when the certificate of this one expires.
+            tx.insert_snapshot(None, Purpose::Check, &early).await?;
+            tx.insert_snapshot(None, Purpose::Check, &snapshot()).await?;
+            let other = Snapshot { organization: renewal("fabrikam").organization_id, ..early.clone() };
+            tx.insert_snapshot(None, Purpose::Check, &other).await
+        };
+        db.write(store).await.unwrap();
+        let asked = |n: usize| Request {
+            not_before: Some(now() + TimeDelta::days(60)),
+            ..renewal(["contoso", "fabrikam", "nobody-looked"][n % 3]).request
+        };
+        let requests: Vec<Request> = (0..100).map(asked).collect();
+        let policy = Policy::default();
+        let told = join_all(requests.iter().map(|request| db.feasible(request, &policy, now()))).await;
+        for (request, told) in requests.iter().zip(told) {
+            let late = told.unwrap().err().map(|late| late.expires);
+            let expected = (request.organization == contoso()).then(|| now() + TimeDelta::days(45));
+            assert_eq!(late, expected, "{}", request.organization);
+        }
     })
     .await;
 }
