@@ -195,7 +195,8 @@ impl Explainer {
 }
 
 /// What PostgreSQL cannot tell by itself: the types of rows that a statement brings with it. sqlx says them with the statement.
-const ROWS: [(&str, &[&str]); 6] = [
+const ROWS: [(&str, &[&str]); 7] = [
+    ("'paused')\n                ) FROM (VALUES ", &["text"]),
     ("ORDER BY id DESC LIMIT 1) FROM (VALUES ", &["text"]),
     ("updated_at = saved.column5 FROM (VALUES ", &["uuid", "jsonb", "text", "timestamptz", "timestamptz"]),
     ("due_at = NULL FROM (VALUES ", &["uuid", "bigint"]),
