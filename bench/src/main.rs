@@ -88,7 +88,7 @@ enum Side {
 
 fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
-    let runtime = if std::env::var_os("ONE").is_some() { tokio::runtime::Builder::new_current_thread().enable_all().build()? } else { tokio::runtime::Runtime::new()? };
+    let runtime = tokio::runtime::Runtime::new()?;
     match cli.side {
         Some(Side::Drain(drain)) => runtime.block_on(sides::drain(drain)),
         Some(Side::Wake(wake)) => runtime.block_on(sides::wake(wake)),
