@@ -113,6 +113,8 @@ pub struct Tx {
     pub(crate) left: Vec<Arc<LoadedRun>>,
     /// Who announces, if the database lets us.
     pub(crate) announcer: Option<Arc<str>>,
+    /// Others hear of it with its commit.
+    pub(crate) is_announced: bool,
 }
 
 /// Which database a transaction is on.
@@ -363,8 +365,11 @@ impl Db {
     where
         E: From<Error> + AsRetryable,
     {
-        let value = self.write_silently(work).await?;
-        self.ring();
+        let Committed { value, is_announced } = self.write_again(work).await?;
+        self.wake.notify_waiters();
+        if !is_announced {
+            self.written.notify_one();
+        }
         Ok(value)
     }
 
@@ -376,20 +381,30 @@ impl Db {
     /// As [`Db::write`], without waking anybody: for what nobody waits for.
     pub async fn write_silently<T, E>(
         &self,
-        mut work: impl AsyncFnMut(&mut Tx) -> std::result::Result<T, E>,
+        work: impl AsyncFnMut(&mut Tx) -> std::result::Result<T, E>,
     ) -> std::result::Result<T, E>
+    where
+        E: From<Error> + AsRetryable,
+    {
+        self.write_again(work).await.map(|committed| committed.value)
+    }
+
+    async fn write_again<T, E>(
+        &self,
+        mut work: impl AsyncFnMut(&mut Tx) -> std::result::Result<T, E>,
+    ) -> std::result::Result<Committed<T>, E>
     where
         E: From<Error> + AsRetryable,
     {
         for _ in 0..RETRIES {
             match in_time(self.write_once(&mut work)).await? {
-                Attempt::Committed(value) => return Ok(value),
+                Attempt::Committed(committed) => return Ok(committed),
                 Attempt::Undone(error) if error.is_retryable() => {}
                 Attempt::Undone(error) => return Err(error),
             }
         }
         match in_time(self.write_once(&mut work)).await? {
-            Attempt::Committed(value) => Ok(value),
+            Attempt::Committed(committed) => Ok(committed),
             Attempt::Undone(error) => Err(error),
         }
     }
@@ -406,8 +421,9 @@ impl Db {
             Ok(value) => value,
             Err(error) => return Ok(Attempt::Undone(error)),
         };
+        let is_announced = tx.is_announced;
         match self.commit(tx).await {
-            Ok(()) => Ok(Attempt::Committed(value)),
+            Ok(()) => Ok(Attempt::Committed(Committed { value, is_announced })),
             // The database has said that it did not: a serialization failure, a constraint.
             Err(error @ Error::Sql(sqlx::Error::Database(_))) if !error.is_lost() => Ok(Attempt::Undone(error.into())),
             Err(error) => Err(error.into()),
@@ -475,6 +491,7 @@ impl Db {
             known_runs: self.known_runs.clone(),
             left: Vec::new(),
             announcer: self.announces.load(Ordering::Relaxed).then(|| self.name.clone()),
+            is_announced: false,
         }
     }
 }
@@ -503,9 +520,16 @@ pub(crate) async fn again<T, E: AsRetryable>(
     work().await
 }
 
+/// What a transaction came to that is committed.
+struct Committed<T> {
+    value: T,
+    /// Others have heard of it with the commit.
+    is_announced: bool,
+}
+
 /// What a try of a transaction came to, if that is known.
 enum Attempt<T, E> {
-    Committed(T),
+    Committed(Committed<T>),
     Undone(E),
 }
 

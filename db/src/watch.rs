@@ -109,6 +109,7 @@ impl Tx {
     pub(crate) async fn announce(&mut self) -> Result<()> {
         if let (Some(name), On::Postgres(db)) = (&self.announcer, &mut self.on) {
             sqlx::query("SELECT pg_notify($1, $2)").bind(CHANNEL).bind(&**name).execute(&mut **db).await?;
+            self.is_announced = true;
         }
         Ok(())
     }
