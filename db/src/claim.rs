@@ -19,7 +19,7 @@ use tracing::{debug, error, warn};
 
 use crate::{
     Db, Error, LoadedRun, Result, Tx,
-    connection::{Kind, Pool, again, in_time},
+    connection::{Kind, On, again, in_time, on},
     renewals::COLUMNS,
     run::step_detail,
     settling::Settling,
@@ -167,8 +167,8 @@ impl Db {
     pub async fn claim(&self, wanted: &Wanted<'_>) -> Result<Claimed> {
         let mut passed = 0;
         loop {
-            let due = again(async || in_time(self.due(wanted, passed)).await).await?;
-            let claimed = self.claim_from(&due, wanted).await?;
+            let (due, look) = again(async || in_time(self.due(wanted, passed)).await).await?;
+            let claimed = self.claim_from(&due, look, wanted).await?;
             // Those of which nothing can be taken are not in the way of the others, however many they are.
             passed += PAGE;
             if !claimed.is_idle() || i64::try_from(due.len()).is_ok_and(|rows| rows < PAGE) {
@@ -177,7 +177,7 @@ impl Db {
         }
     }
 
-    async fn claim_from(&self, due: &[Due], wanted: &Wanted<'_>) -> Result<Claimed> {
+    async fn claim_from(&self, due: &[Due], mut look: Option<Tx>, wanted: &Wanted<'_>) -> Result<Claimed> {
         let mut claimed = Claimed::default();
         let mut failure = None;
         let mut rest = due;
@@ -187,9 +187,14 @@ impl Db {
             let at_once = if only_to_take > 0 { only_to_take } else { LOCKED_AT_ONCE };
             let asked: Vec<_> = rest.iter().take(at_once).zip(shares(left, rest)).collect();
             rest = &rest[asked.len()..];
-            if only_to_take > 0 && self.claim_as_seen(&asked, wanted, &mut claimed).await {
+            if only_to_take > 0
+                && let Some(look) = &mut look
+                && self.claim_as_seen(look, &asked, wanted, &mut claimed).await
+            {
                 continue;
             }
+            // Who holds a connection must not wait for another one.
+            look = None;
             for few in asked.chunks(LOCKED_AT_ONCE) {
                 failure = self.claim_locked(few, wanted, &mut claimed).await.or(failure);
             }
@@ -209,8 +214,14 @@ impl Db {
     }
 
     /// Whether that is all that is to be done now. If it fails, those who lock find out why, or do it.
-    async fn claim_as_seen(&self, asked: &[(&Due, usize)], wanted: &Wanted<'_>, claimed: &mut Claimed) -> bool {
-        match again(async || in_time(self.take_as_seen(asked, wanted)).await).await {
+    async fn claim_as_seen(
+        &self,
+        look: &mut Tx,
+        asked: &[(&Due, usize)],
+        wanted: &Wanted<'_>,
+        claimed: &mut Claimed,
+    ) -> bool {
+        match in_time(self.take_as_seen(look, asked, wanted)).await {
             Ok(Some(more)) => {
                 self.ring_for(&more);
                 claimed.add(more);
@@ -286,27 +297,11 @@ impl Db {
         Ok(claimed)
     }
 
-    async fn due(&self, wanted: &Wanted<'_>, passed: i64) -> Result<Vec<Due>> {
-        Ok(match &self.pool {
-            Pool::Postgres(pool) => {
-                sqlx::query_as(AssertSqlSafe(DUE_WITH_RUNS.as_str()))
-                    .bind(wanted.now)
-                    .bind(wanted.lease_ends)
-                    .bind(PAGE)
-                    .bind(passed)
-                    .fetch_all(pool)
-                    .await?
-            }
-            Pool::Sqlite(pool) => {
-                sqlx::query_as(AssertSqlSafe(DUE.as_str()))
-                    .bind(wanted.now)
-                    .bind(wanted.lease_ends)
-                    .bind(PAGE)
-                    .bind(passed)
-                    .fetch_all(pool)
-                    .await?
-            }
-        })
+    /// What is due, and on PostgreSQL the connection that has said so: its server process is awake, another one's would have to be woken.
+    async fn due(&self, wanted: &Wanted<'_>, passed: i64) -> Result<(Vec<Due>, Option<Tx>)> {
+        let mut look = self.begin_looking().await?;
+        let due = look.due(wanted, passed).await?;
+        Ok((due, Some(look).filter(|_| self.kind() == Kind::Postgres)))
     }
 }
 
@@ -348,6 +343,20 @@ fn due(more: &str) -> String {
 }
 
 impl Tx {
+    async fn due(&mut self, wanted: &Wanted<'_>, passed: i64) -> Result<Vec<Due>> {
+        let sql = match self.on {
+            On::Postgres(_) => &DUE_WITH_RUNS,
+            On::Sqlite(..) => &DUE,
+        };
+        Ok(on!(self, |db| sqlx::query_as(AssertSqlSafe(sql.as_str()))
+            .bind(wanted.now)
+            .bind(wanted.lease_ends)
+            .bind(PAGE)
+            .bind(passed)
+            .fetch_all(db)
+            .await)?)
+    }
+
     async fn take_of(&mut self, asked: &[(&Due, usize)], wanted: &Wanted<'_>) -> Result<Claimed> {
         let shares: BTreeMap<RenewalId, usize> = asked.iter().map(|(due, share)| (due.renewal_id, *share)).collect();
         let timers: BTreeSet<RenewalId> =

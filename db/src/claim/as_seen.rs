@@ -23,9 +23,13 @@ use crate::{
 
 impl Db {
     /// Takes steps of these renewals, of which only steps are due. `None`: something else is to be done, or others were faster; nothing is done.
-    pub(super) async fn take_as_seen(&self, asked: &[(&Due, usize)], wanted: &Wanted<'_>) -> Result<Option<Claimed>> {
+    pub(super) async fn take_as_seen(
+        &self,
+        look: &mut Tx,
+        asked: &[(&Due, usize)],
+        wanted: &Wanted<'_>,
+    ) -> Result<Option<Claimed>> {
         self.disturbance.at(Moment::Begin).await?;
-        let mut look = self.begin_looking().await?;
         let mut runs = look.runs_as_seen(asked, wanted).await?;
         let shares = asked.iter().map(|(due, share)| (due.renewal_id, *share)).collect();
         let Chosen { parked, taken } = choose_all(runs.iter().map(|run| &**run), &shares, wanted);
