@@ -2,6 +2,7 @@
 //! with many servers cannot starve the others. One broken renewal stops nobody else: those that it was to be taken with are then taken singly.
 
 mod as_seen;
+mod passed_by;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -17,6 +18,7 @@ use serde_json::json;
 use sqlx::{AssertSqlSafe, FromRow, Row, types::Json};
 use tracing::{debug, error, warn};
 
+pub(crate) use self::passed_by::PassedBy;
 use crate::{
     Db, Error, LoadedRun, Result, Tx,
     connection::{Kind, On, again, in_time, on},
@@ -165,19 +167,29 @@ const LEAST_SHARE: usize = 8;
 impl Db {
     /// Looks for due work and takes it. Wakes others only when something was found: two that look would else keep each other awake.
     pub async fn claim(&self, wanted: &Wanted<'_>) -> Result<Claimed> {
+        if let Some(claimed) = self.claim_passed_by(wanted).await {
+            return Ok(claimed);
+        }
         let mut passed = 0;
         loop {
-            let (due, look) = again(async || in_time(self.due(wanted, passed)).await).await?;
-            let claimed = self.claim_from(&due, look, wanted).await?;
+            let (mut due, look) = again(async || in_time(self.due(wanted, passed)).await).await?;
+            let is_page = i64::try_from(due.len()).is_ok_and(|rows| rows == PAGE);
+            let (asked, claimed) = self.claim_from(&due, look, wanted).await?;
+            if is_page && !claimed.is_idle() {
+                let mut rest = due.split_off(asked);
+                rest.truncate(self.only_to_take(&rest));
+                self.passed_by.keep(rest);
+            }
             // Those of which nothing can be taken are not in the way of the others, however many they are.
             passed += PAGE;
-            if !claimed.is_idle() || i64::try_from(due.len()).is_ok_and(|rows| rows < PAGE) {
+            if !claimed.is_idle() || !is_page {
                 return Ok(claimed);
             }
         }
     }
 
-    async fn claim_from(&self, due: &[Due], mut look: Option<Tx>, wanted: &Wanted<'_>) -> Result<Claimed> {
+    /// Takes of what is due one after the other. Returns of how many, from the first on, too.
+    async fn claim_from(&self, due: &[Due], mut look: Option<Tx>, wanted: &Wanted<'_>) -> Result<(usize, Claimed)> {
         let mut claimed = Claimed::default();
         let mut failure = None;
         let mut rest = due;
@@ -201,7 +213,7 @@ impl Db {
         }
         match failure {
             Some(error) if claimed.is_idle() => Err(error),
-            _ => Ok(claimed),
+            _ => Ok((due.len() - rest.len(), claimed)),
         }
     }
 
@@ -306,7 +318,7 @@ impl Db {
 }
 
 /// How many renewals are looked at together.
-const PAGE: i64 = 50;
+const PAGE: i64 = 100;
 
 /// Renewals with due timers ($1) or steps; those first of which the least is under way, which is what holds a lease that ends between $1 and $2.
 static DUE: LazyLock<String> = LazyLock::new(|| due(""));

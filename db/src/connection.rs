@@ -26,6 +26,7 @@ use uuid::Uuid;
 
 use crate::{
     Error, LoadedRun, Result,
+    claim::PassedBy,
     clock::Clock,
     disturbance::{Disturbance, Fault, Moment},
     error::is_lost,
@@ -71,6 +72,7 @@ pub struct Db {
     writing: Arc<Mutex<()>>,
     known_plans: KnownPlans,
     pub(crate) known_runs: KnownRuns,
+    pub(crate) passed_by: Arc<PassedBy>,
     /// Renewals of a newer version, of which it was said already that they are left alone.
     pub(crate) left_alone: Arc<std::sync::Mutex<HashSet<RenewalId>>>,
     pub(crate) finishing: Arc<Finishing>,
@@ -227,6 +229,7 @@ impl Db {
             writing: Arc::default(),
             known_plans: KnownPlans::default(),
             known_runs: KnownRuns::default(),
+            passed_by: Arc::default(),
             left_alone: Arc::default(),
             finishing,
             raising,

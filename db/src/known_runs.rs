@@ -10,8 +10,8 @@ use domain::{Renewal, RenewalId};
 
 use crate::LoadedRun;
 
-/// Steps of all runs that are kept. A run of 500 servers has some 2,000.
-const KNOWN_STEPS: usize = 30_000;
+/// Steps of all runs that are kept, of some 400 bytes each. A run of 500 servers has some 2,000.
+const KNOWN_STEPS: usize = 100_000;
 
 /// Runs that were written lately by this process.
 #[derive(Clone, Debug, Default)]

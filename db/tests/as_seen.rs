@@ -12,9 +12,12 @@ use std::{
 
 use chrono::{DateTime, TimeDelta, Utc};
 use db::{Bounds, Db, Moment, StepEnd};
-use domain::{Outcome, StepStatus, Trouble, snapshot::Key};
+use domain::{Outcome, Renewal, RenewalId, StepStatus, Trouble, snapshot::Key};
+use futures_util::future::join_all;
 
-use crate::support::{WORKER, claim, contoso, distributing, look_for, minutes, now, on_both, on_postgres, thumbprint};
+use crate::support::{
+    WORKER, claim, contoso, distributing, look_for, minutes, now, on_both, on_postgres, renewal, thumbprint,
+};
 
 fn distributed() -> StepEnd {
     StepEnd::Done(Outcome::Distributed { thumbprint: thumbprint('B'), pfx: None, key: Key::Csp, already_present: true })
@@ -142,6 +145,49 @@ async fn what_another_worker_has_done_counts_for_one_that_knew_the_run() {
         let last = claim(&db, now()).await.unwrap();
         let seen = last.run.steps.iter().find(|step| step.id == theirs.step.id).unwrap();
         assert_eq!((seen.status, seen.attempt), (StepStatus::Succeeded, 1));
+        db.close().await;
+        other.close().await;
+    })
+    .await;
+}
+
+/// So many renewals whose preflights are to be tried again after a minute, in the order of their turns.
+async fn tried_again(db: &Db, count: usize) -> Vec<RenewalId> {
+    let raised: Vec<Renewal> = (0..count).map(|n| renewal(&format!("org-{n}"))).collect();
+    for renewal in &raised {
+        db.write(async |tx| tx.create_renewal(renewal, now()).await).await.unwrap();
+    }
+    let trouble = Trouble::new("server_unreachable", "ex01 does not answer", "Wait, or start it");
+    let end = StepEnd::Retry { at: minutes(1), trouble };
+    loop {
+        let claimed = look_for(db, count, &wide(), now()).await.steps;
+        if claimed.is_empty() {
+            break;
+        }
+        join_all(claimed.iter().map(|step| db.finish(step, WORKER, end.clone(), now()))).await;
+    }
+    raised.into_iter().map(|renewal| renewal.id).collect()
+}
+
+#[tokio::test]
+async fn of_more_than_a_look_shows_each_is_taken_once_but_what_has_changed_since_is_not() {
+    on_postgres(async |url| {
+        let (db, other) = (Db::open(&url).await.unwrap(), Db::open(&url).await.unwrap());
+        let mut expected = tried_again(&db, 203).await;
+        let mut taken = look_for(&db, 1, &wide(), minutes(2)).await.steps;
+        // It was seen, and its turn would be next.
+        let cancelled = expected.remove(1);
+        other.write(async |tx| tx.cancel(cancelled, None, "oscar", "not needed", now()).await).await.unwrap();
+        loop {
+            let claimed = look_for(&db, 3, &wide(), minutes(2)).await;
+            if claimed.is_idle() {
+                break;
+            }
+            taken.extend(claimed.steps);
+        }
+        assert!(taken.iter().all(|step| step.step.attempt == 2));
+        let taken: Vec<RenewalId> = taken.iter().map(|step| step.step.renewal_id).collect();
+        assert_eq!(taken, expected);
         db.close().await;
         other.close().await;
     })
