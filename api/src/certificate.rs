@@ -44,7 +44,7 @@ pub(crate) async fn show_certificate(
 
 /// The certificate that a step has made or taken over, as DER in base64.
 fn made(step: &Step) -> Option<(&Thumbprint, &str)> {
-    match step.outcome.as_ref()? {
+    match step.outcome.as_deref()? {
         Outcome::Generated { thumbprint, certificate: Some(der), .. } => Some((thumbprint, der)),
         _ => None,
     }

@@ -297,14 +297,14 @@ fn step(renewal: &Renewal) -> Step {
         failures: 0,
         due_at: None,
         trouble: None,
-        outcome: Some(Outcome::Generated {
+        outcome: Some(Box::new(Outcome::Generated {
             thumbprint: thumbprint("9F3B6C1D2E4A5B60718293A4B5C6D7E8F9011223"),
             not_before: at(48),
             not_after: at(48) + TimeDelta::days(1826),
             adopted: false,
             certificate: Some("MIIDXTCCAkWgAwIBAgIQ…".to_owned()),
             exchange_publishes_at: None,
-        }),
+        })),
         started_at: Some(at(48)),
         finished_at: Some(at(48)),
     }

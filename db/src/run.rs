@@ -613,7 +613,7 @@ fn told(step: &Step, end: &StepEnd) -> Option<(&'static str, serde_json::Value)>
         StepEnd::Skipped(outcome) => ("step.skipped", json!(outcome)),
         StepEnd::Attention(trouble) => ("step.needs_attention", json!({ "trouble": trouble })),
         // A server that stays down would fill the record with the same line.
-        StepEnd::Retry { trouble, .. } if step.trouble.as_ref() == Some(trouble) => return None,
+        StepEnd::Retry { trouble, .. } if step.trouble.as_deref() == Some(trouble) => return None,
         StepEnd::Retry { trouble, at } => ("step.retried", json!({ "trouble": trouble, "again_at": at })),
         StepEnd::Again { so_far: Some(outcome), .. } => ("step.continues", json!(outcome)),
         StepEnd::Again { so_far: None, .. } | StepEnd::Parked => return None,

@@ -69,7 +69,7 @@ async fn a_hybrid_run_is_stored_phase_by_phase() {
         );
         let run = db.read(async |tx| tx.load_run(renewal.id).await).await.unwrap();
         let trusted = run.steps.iter().find(|step| step.phase == Phase::TrustCloud).unwrap();
-        assert!(matches!(trusted.outcome, Some(Outcome::TrustedCloud { .. })));
+        assert!(matches!(trusted.outcome.as_deref(), Some(Outcome::TrustedCloud { .. })));
         let phases = db.read(async |tx| tx.progress(renewal.id).await).await.unwrap();
         assert!(phases.iter().any(|phase| phase.phase == Phase::RefreshHybrid && phase.done == 1));
     })

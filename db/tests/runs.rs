@@ -225,7 +225,7 @@ async fn a_removal_that_fails_is_skipped_by_a_person_and_its_worker_hears_of_it(
         assert!(matches!(lost, Err(Error::LeaseLost)), "{lost:?}");
         let steps = db.read(async |tx| tx.steps(renewal.id).await).await.unwrap();
         let undone = steps.iter().find(|step| step.kind == StepKind::RemoveCertificate).unwrap();
-        let Some(Outcome::NotDone { reason, by: Some(by) }) = &undone.outcome else { panic!("{undone:?}") };
+        let Some(Outcome::NotDone { reason, by: Some(by) }) = undone.outcome.as_deref() else { panic!("{undone:?}") };
         assert_eq!((undone.status, by.as_str()), (StepStatus::Skipped, "oscar"));
         assert!(reason.starts_with("scrapped. Certificate BBBB"), "{reason}");
         let entries = db.read(async |tx| tx.audit_of(renewal.id, 0, 100).await).await.unwrap();

@@ -94,7 +94,7 @@ impl Facts {
     #[must_use]
     pub fn of(steps: &[Step]) -> Self {
         let mut facts = Self::default();
-        for outcome in steps.iter().filter_map(|s| s.outcome.as_ref()) {
+        for outcome in steps.iter().filter_map(|s| s.outcome.as_deref()) {
             match outcome {
                 Outcome::Generated { thumbprint, not_after, exchange_publishes_at, .. } => {
                     facts.thumbprint = Some(thumbprint.clone());
@@ -419,7 +419,7 @@ impl Run<'_> {
     fn is_left_from_guarding(&self, step: &Step, now: DateTime<Utc>) -> bool {
         let waits =
             matches!(&self.renewal.state, State::Waiting { reason: Wait::EffectiveDate { until }, .. } if *until > now);
-        let guarded = matches!(&step.outcome, None | Some(Outcome::Postponed { .. })) && step.failures == 0;
+        let guarded = matches!(step.outcome.as_deref(), None | Some(Outcome::Postponed { .. })) && step.failures == 0;
         let later = step.status == StepStatus::Ready && step.due_at.is_some_and(|at| at > now);
         step.kind == StepKind::Publish && step.attempt > 0 && guarded && later && !waits
     }
@@ -536,7 +536,8 @@ fn is_tolerated(plan: &Plan, step: &Step) -> bool {
 
 fn trouble_of(step: &Step) -> Trouble {
     step.trouble
-        .clone()
+        .as_deref()
+        .cloned()
         .unwrap_or_else(|| Trouble::new("unknown", "The step failed without saying why", "Read the audit, then retry"))
 }
 

@@ -158,10 +158,10 @@ pub struct Step {
     pub due_at: Option<DateTime<Utc>>,
     /// What the last attempt says while the step is not over.
     #[sqlx(json(nullable))]
-    pub trouble: Option<Trouble>,
+    pub trouble: Option<Box<Trouble>>,
     /// What it did, with its evidence.
     #[sqlx(json(nullable))]
-    pub outcome: Option<Outcome>,
+    pub outcome: Option<Box<Outcome>>,
     /// When a worker first took it.
     pub started_at: Option<DateTime<Utc>>,
     /// When it was over.

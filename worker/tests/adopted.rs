@@ -40,7 +40,7 @@ fn published(run: &db::LoadedRun) -> &Step {
 
 /// The certificate, as the run has taken it over.
 fn certificate(run: &db::LoadedRun) -> String {
-    let taken_over = run.steps.iter().find_map(|step| match &step.outcome {
+    let taken_over = run.steps.iter().find_map(|step| match step.outcome.as_deref() {
         Some(Outcome::Generated { adopted: true, certificate, .. }) => certificate.clone(),
         _ => None,
     });
@@ -82,7 +82,7 @@ async fn it_is_not_published_while_a_server_lacks_it_however_long_that_takes() {
     power(&world, "down");
     let id = world.ask(|_| {}).await;
     world.approve(id, Gate::Execute).await;
-    let postponed = |run: &db::LoadedRun| matches!(published(run).outcome, Some(Outcome::Postponed { .. }));
+    let postponed = |run: &db::LoadedRun| matches!(published(run).outcome.as_deref(), Some(Outcome::Postponed { .. }));
     let run = world.until(id, postponed).await;
     let stuck =
         find(&run, StepKind::Distribute, StepStatus::Succeeded).is_some() && run.renewal.state.open_gate().is_none();
@@ -103,7 +103,7 @@ async fn it_is_not_published_while_nobody_has_registered_its_key_in_entra() {
     world.approve(id, Gate::Execute).await;
     let postponed = |run: &db::LoadedRun| {
         let waits = run.renewal.state.open_gate() == Some(Gate::TrustCloud);
-        waits && matches!(published(run).outcome, Some(Outcome::Postponed { .. }))
+        waits && matches!(published(run).outcome.as_deref(), Some(Outcome::Postponed { .. }))
     };
     let run = world.until(id, postponed).await;
     assert_eq!(world.effects(EffectKind::Publish), (0, 0));
@@ -162,7 +162,7 @@ async fn what_exchange_has_published_before_the_run_began_is_recognised_and_what
     world.register(&certificate(&run)).await;
     let run = world.approve_all(id).await;
     assert!(matches!(run.renewal.state, State::Succeeded { .. }), "{:?}", run.renewal.state);
-    let Some(Outcome::Published { by: Publisher::Exchange, lacking, .. }) = &published(&run).outcome else {
+    let Some(Outcome::Published { by: Publisher::Exchange, lacking, .. }) = published(&run).outcome.as_deref() else {
         panic!("{:?}", published(&run).outcome)
     };
     let lacking: Vec<&str> = lacking.iter().map(|lack| lack.check.as_str()).collect();

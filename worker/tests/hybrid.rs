@@ -35,7 +35,7 @@ async fn with(tenant: Hybrid, change: impl FnOnce(&mut Setting)) -> World {
 
 fn outcome(run: &db::LoadedRun, kind: StepKind) -> &Outcome {
     let step = run.steps.iter().find(|step| step.kind == kind).unwrap();
-    step.outcome.as_ref().unwrap_or_else(|| panic!("{kind}: {:?} {:?}", step.status, step.trouble))
+    step.outcome.as_deref().unwrap_or_else(|| panic!("{kind}: {:?} {:?}", step.status, step.trouble))
 }
 
 fn results<'a>(evidence: &'a [Evidence], check: &str) -> Vec<(&'a str, CheckResult)> {
@@ -114,7 +114,7 @@ async fn without_credentials_a_person_registers_the_key_and_is_named() {
     world.approve(id, Gate::Execute).await;
     let run = world.until(id, |run| run.renewal.state.open_gate() == Some(Gate::TrustCloud)).await;
     assert!(find(&run, StepKind::Stage, StepStatus::Succeeded).is_none());
-    let certificate = run.steps.iter().find_map(|step| match &step.outcome {
+    let certificate = run.steps.iter().find_map(|step| match step.outcome.as_deref() {
         Some(Outcome::Generated { certificate, .. }) => certificate.clone(),
         _ => None,
     });
@@ -139,7 +139,7 @@ async fn without_credentials_servers_test_the_way_to_the_cloud_all_the_same_with
     let id = world.ask(|_| {}).await;
     world.approve(id, Gate::Execute).await;
     let run = world.until(id, |run| run.renewal.state.open_gate() == Some(Gate::TrustCloud)).await;
-    let certificate = run.steps.iter().find_map(|step| match &step.outcome {
+    let certificate = run.steps.iter().find_map(|step| match step.outcome.as_deref() {
         Some(Outcome::Generated { certificate, .. }) => certificate.clone(),
         _ => None,
     });
@@ -212,7 +212,7 @@ async fn nothing_is_published_while_entra_lacks_the_key() {
     };
     world.until(id, |run| run.steps.iter().any(lacks)).await;
     assert_eq!(world.effects(EffectKind::Publish), (0, 0));
-    let certificate = run.steps.iter().find_map(|step| match &step.outcome {
+    let certificate = run.steps.iter().find_map(|step| match step.outcome.as_deref() {
         Some(Outcome::Generated { certificate, .. }) => certificate.clone(),
         _ => None,
     });

@@ -314,12 +314,15 @@ impl World {
     /// Waits until a step of this kind needs a person, and returns its trouble's code.
     pub(crate) async fn attention(&self, id: RenewalId, kind: StepKind) -> domain::Trouble {
         let run = self.until(id, |run| find(run, kind, StepStatus::Attention).is_some()).await;
-        find(&run, kind, StepStatus::Attention).unwrap().trouble.clone().unwrap()
+        find(&run, kind, StepStatus::Attention).unwrap().trouble.as_deref().cloned().unwrap()
     }
 
     pub(crate) async fn troubles(&self, id: RenewalId) -> Vec<(String, String, Option<domain::Trouble>)> {
         let run = self.run(id).await;
-        run.steps.into_iter().map(|s| (format!("{} {:?}", s.kind, s.status), s.target, s.trouble)).collect()
+        run.steps
+            .into_iter()
+            .map(|s| (format!("{} {:?}", s.kind, s.status), s.target, s.trouble.map(|trouble| *trouble)))
+            .collect()
     }
 
     pub(crate) async fn audit(&self, id: RenewalId) -> Vec<AuditEntry> {

@@ -663,7 +663,7 @@ pub(crate) fn write_faults(database: Kind) -> &'static [(&'static str, Moment, B
 
 /// Why a run does not go on before somebody has acted.
 fn trouble(run: &LoadedRun) -> Option<Trouble> {
-    run.steps.iter().find(|s| s.status == StepStatus::Attention).and_then(|s| s.trouble.clone())
+    run.steps.iter().find(|s| s.status == StepStatus::Attention).and_then(|s| s.trouble.as_deref().cloned())
 }
 
 pub(crate) fn panic_text(panic: Box<dyn Any + Send>) -> String {

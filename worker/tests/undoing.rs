@@ -66,7 +66,7 @@ async fn a_cancelled_run_that_exchange_was_faster_than_goes_back_to_the_old_cert
     }
     let clear_next = run.steps.iter().find(|step| step.kind == StepKind::ClearNext).unwrap();
     assert!(
-        matches!(&clear_next.outcome, Some(Outcome::Published { by: Publisher::Exchange, .. })),
+        matches!(clear_next.outcome.as_deref(), Some(Outcome::Published { by: Publisher::Exchange, .. })),
         "{:?}",
         clear_next.outcome
     );

@@ -186,13 +186,13 @@ fn nobody_confirms_what_was_done_with_a_certificate_that_is_not_made() {
         "other gates say what may be done"
     );
     scene.steps[0].status = StepStatus::Succeeded;
-    scene.steps[0].outcome = Some(crate::Outcome::Generated {
+    scene.steps[0].outcome = Some(Box::new(crate::Outcome::Generated {
         thumbprint: crate::Thumbprint::of_der(b"new"),
         not_before: now(),
         not_after: now(),
         adopted: false,
         exchange_publishes_at: None,
         certificate: None,
-    });
+    }));
     assert_eq!(scene.answer(&yes), "taken");
 }

@@ -94,7 +94,7 @@ impl Play {
         let step = &mut self.steps[index];
         self.now = self.now.max(step.due_at.unwrap());
         self.log.push(format!("{}:{}", step.kind, step.target.split('.').next().unwrap()));
-        step.outcome = Some(match step.kind {
+        step.outcome = Some(Box::new(match step.kind {
             StepKind::Generate => Outcome::Generated {
                 thumbprint: thumbprint('B'),
                 not_before: self.now,
@@ -120,7 +120,7 @@ impl Play {
                 lacking: Vec::new(),
             },
             _ => Outcome::not_done(""),
-        });
+        }));
         (step.status, step.attempt, step.trouble, step.failures) = (StepStatus::Succeeded, 1, None, 0);
         self.settle();
     }
@@ -149,7 +149,7 @@ impl Play {
         let now = self.now;
         let step = self.step(kind, server);
         (step.status, step.failures, step.attempt, step.due_at) = (status, 1, 1, Some(now));
-        step.trouble = Some(Trouble::new(code, "m", "a"));
+        step.trouble = Some(Box::new(Trouble::new(code, "m", "a")));
         self.settle();
     }
 

@@ -64,7 +64,7 @@ pub(super) fn matrix(context: &Context<'_>, snapshot: &Snapshot) -> Result<Vec<E
 
 /// Who has skipped the last thing that was to be done on a server.
 fn given_up<'a>(context: &'a Context<'_>, planned: &PlannedServer) -> Option<&'a str> {
-    context.claimed.run.steps.iter().find_map(|step| match &step.outcome {
+    context.claimed.run.steps.iter().find_map(|step| match step.outcome.as_deref() {
         Some(Outcome::NotDone { by: Some(by), .. }) if step.target == planned.fqdn => Some(by.as_str()),
         _ => None,
     })
@@ -139,7 +139,7 @@ async fn processes(context: &Context<'_>, planned: &PlannedServer) -> Evidence {
 /// What the restart of a server has read back.
 fn restarted<'a>(context: &'a Context<'_>, fqdn: &str) -> &'a [Process] {
     let on_it = |step: &&Step| step.phase == Phase::Restart && step.target == fqdn;
-    match context.claimed.run.steps.iter().find(on_it).and_then(|step| step.outcome.as_ref()) {
+    match context.claimed.run.steps.iter().find(on_it).and_then(|step| step.outcome.as_deref()) {
         Some(Outcome::Restarted { processes }) => processes,
         _ => &[],
     }

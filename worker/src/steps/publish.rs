@@ -41,7 +41,7 @@ fn outcome(ended: &mut Ended) -> Option<&mut Outcome> {
 
 /// Exchange asks nobody who has the key. What lacks it is seen as soon as the publication is, and mended by the steps that are still to come.
 async fn what_lacked_it(context: &Context<'_>) -> Result<Vec<Evidence>> {
-    if let Some(Outcome::Published { lacking, .. }) = &context.step().outcome {
+    if let Some(Outcome::Published { lacking, .. }) = context.step().outcome.as_deref() {
         return Ok(lacking.clone());
     }
     let lacking = lacking(context, &look(context).await?)?;

@@ -30,7 +30,7 @@ pub(super) async fn run(context: &Context<'_>) -> Result<Ended> {
 }
 
 fn checks(context: &Context<'_>) -> u32 {
-    match &context.step().outcome {
+    match context.step().outcome.as_deref() {
         Some(Outcome::Soaked { checks, .. }) if context.step().failures == 0 => *checks,
         _ => 0,
     }

@@ -80,7 +80,7 @@ fn kept(changed: &Changed, ours: &str) -> Vec<String> {
 
 /// The new certificate, which is public.
 fn certificate(context: &Context<'_>) -> Result<Vec<u8>> {
-    let made = context.claimed.run.steps.iter().find_map(|step| match &step.outcome {
+    let made = context.claimed.run.steps.iter().find_map(|step| match step.outcome.as_deref() {
         Some(Outcome::Generated { certificate: Some(certificate), .. }) => STANDARD.decode(certificate).ok(),
         _ => None,
     });

@@ -240,7 +240,7 @@ impl TicketTarget {
         }
         let id = renewal.id;
         let steps = self.read(move |db| Box::pin(async move { db.read(async |tx| tx.steps(id).await).await })).await?;
-        let left = |step: &domain::Step| matches!(step.outcome, Some(Outcome::NotDone { .. }));
+        let left = |step: &domain::Step| matches!(step.outcome.as_deref(), Some(Outcome::NotDone { .. }));
         Ok(if steps.iter().any(left) { "successful_issues" } else { "successful" })
     }
 }

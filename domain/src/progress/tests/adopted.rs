@@ -21,14 +21,14 @@ fn take_over(play: &mut Play, hours: i64) {
     let date = play.now + TimeDelta::hours(hours);
     let generate = play.step(StepKind::Generate, "");
     (generate.status, generate.attempt) = (StepStatus::Succeeded, 1);
-    generate.outcome = Some(Outcome::Generated {
+    generate.outcome = Some(Box::new(Outcome::Generated {
         thumbprint: thumbprint('B'),
         not_before: date,
         not_after: date,
         adopted: true,
         certificate: None,
         exchange_publishes_at: Some(date),
-    });
+    }));
     play.settle();
 }
 

@@ -127,7 +127,7 @@ fn nothing_is_published_when_nothing_shows_that_the_cloud_has_the_key() {
         let mut play = Play::of(planned(automatic(), reason));
         // As if somebody had written into the database.
         let trust = play.step(StepKind::TrustCloud, "");
-        (trust.status, trust.outcome) = (StepStatus::Skipped, Some(Outcome::not_done("by force")));
+        (trust.status, trust.outcome) = (StepStatus::Skipped, Some(Box::new(Outcome::not_done("by force"))));
         for gate in [Gate::Execute, Gate::Publish] {
             play.decide(gate, Verb::Approve);
             play.drain();
@@ -191,7 +191,7 @@ impl Play {
                 if let Some(index) = self.one_ready(*which) {
                     let step = &mut self.steps[index];
                     (step.status, step.failures, step.attempt) = (StepStatus::Attention, step.failures + 1, 1);
-                    step.trouble = Some(Trouble::new("cloud_unreachable", "m", "a"));
+                    step.trouble = Some(Box::new(Trouble::new("cloud_unreachable", "m", "a")));
                     self.settle();
                 }
             }
