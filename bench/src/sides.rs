@@ -36,7 +36,7 @@ pub(crate) struct Drain {
     #[arg(long, default_value_t = 2)]
     claimers: u64,
     /// How many steps each of them has in the air.
-    #[arg(long, default_value_t = 256)]
+    #[arg(long, default_value_t = 192)]
     in_the_air: usize,
 }
 
