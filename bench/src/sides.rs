@@ -33,10 +33,10 @@ pub(crate) struct Drain {
     /// Organizations whose renewals are due.
     organizations: u64,
     /// How many look for due steps.
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = 1)]
     claimers: u64,
     /// How many steps each of them has in the air.
-    #[arg(long, default_value_t = 192)]
+    #[arg(long, default_value_t = 256)]
     in_the_air: usize,
 }
 
