@@ -18,7 +18,7 @@ use crate::{
     Settings,
     database::{Database, Server},
     http::{Connection, post},
-    process::Rekey,
+    process::{NO_LIMITS, Rekey},
     report::{Aim, Row, Spread},
     workload::organization,
 };
@@ -81,9 +81,9 @@ pub(crate) async fn measure(settings: &Settings, server: &Server) -> anyhow::Res
     ])
 }
 
-/// So many organizations that nobody connects to. Each trusts one authority: to read those of the system for each takes long. One credential asks for all.
+/// So many organizations that nobody connects to. Each trusts one authority: to read those of the system for each takes long.
 pub(crate) fn configuration(organizations: u64) -> anyhow::Result<String> {
-    let mut text = "[limits]\nrequests_per_minute = 1000000\nburst = 1000000\n".to_owned();
+    let mut text = NO_LIMITS.to_owned();
     for number in 1..=organizations {
         let id = organization(number);
         write!(

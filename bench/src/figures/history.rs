@@ -13,7 +13,7 @@ use crate::{
     Settings,
     database::{Database, Server},
     http::{Connection, get},
-    process::Rekey,
+    process::{NO_LIMITS, Rekey},
     report::{Aim, Row, Spread},
     workload::{self, Stage, claim, finish},
 };
@@ -153,7 +153,7 @@ impl Side {
         fill(&database, history).await?;
         workload::fill_by_functions(&db, Stage::Begun { servers: 1 }, 1).await?;
         server.settle().await?;
-        let rekey = Rekey::start(settings, "api", "", Some(&database)).await?;
+        let rekey = Rekey::start(settings, "api", NO_LIMITS, Some(&database)).await?;
         let token = rekey.token(settings, &database, "alice@contoso.example").await?;
         let connection = Connection::open(&rekey.address).await?;
         let mut side = Self { database, db, rekey, connection, token, kept: BTreeMap::new() };
