@@ -109,9 +109,9 @@ impl Crew {
         Ok(())
     }
 
-    /// Looking for one step costs as much as looking for many: worth it when half of the hands are free.
+    /// Looking for one step costs as much as looking for many: worth it when a quarter of the hands is free.
     fn has_room(&self) -> bool {
-        self.steps.len() <= self.size / 2
+        self.steps.len() <= self.size * 3 / 4
     }
 
     async fn take_on(&mut self) -> anyhow::Result<bool> {
