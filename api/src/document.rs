@@ -2,7 +2,9 @@
 
 mod importable;
 
-use actix_web::App;
+use std::sync::LazyLock;
+
+use actix_web::{App, web::Bytes};
 use serde_json::Value;
 use utoipa::{
     OpenApi, PartialSchema, ToSchema,
@@ -45,10 +47,18 @@ use crate::{
 )]
 struct Head;
 
+/// Where the document is served.
+pub(crate) const PATH: &str = "/openapi.json";
+
+/// The document as it is served: made once, when somebody first asks for it.
+pub(crate) static JSON: LazyLock<Bytes> =
+    LazyLock::new(|| serde_json::to_vec(&openapi()).expect("the document is JSON").into());
+
 /// The OpenAPI 3.1 document of every route.
 #[must_use]
 pub fn openapi() -> utoipa::openapi::OpenApi {
-    let (_, mut document) = App::new().into_utoipa_app().openapi(Head::openapi()).configure(routes).split_for_parts();
+    let (_, mut document) =
+        App::new().into_utoipa_app().openapi(Head::openapi()).configure(|config| routes(config)).split_for_parts();
     let components = document.components.get_or_insert_with(Components::new);
     components.schemas.insert(ProblemDetails::name().into_owned(), ProblemDetails::schema());
     components.schemas.insert(FieldError::name().into_owned(), FieldError::schema());

@@ -45,13 +45,15 @@ use std::{collections::BTreeSet, sync::LazyLock};
 
 use actix_web::{
     App, HttpRequest, HttpResponse, HttpServer,
-    dev::{ResourceDef, Server},
+    dev::{HttpServiceFactory, ResourceDef, Server},
+    guard,
+    http::header::ContentType,
     middleware::from_fn,
     web::{self, Data},
 };
 use tokio_util::sync::CancellationToken;
-use utoipa_actix_web::{AppExt, service_config::ServiceConfig};
-use utoipa_swagger_ui::SwaggerUi;
+use utoipa_actix_web::{OpenApiFactory, service_config::ServiceConfig as Described};
+use utoipa_swagger_ui::{Config, SwaggerUi};
 
 pub use caller::Grants;
 pub use credentials::{
@@ -65,8 +67,26 @@ pub(crate) use problem::Problem;
 pub use state::State;
 pub use tokens::{Claims, Role, TokenError, Tokens, UnknownRole};
 
+/// What takes routes: those who serve them, and the document. To describe them takes many times the memory that serving them does, and every server thread
+/// would do it.
+trait Routes {
+    fn service(&mut self, route: impl HttpServiceFactory + OpenApiFactory + 'static) -> &mut Self;
+}
+
+impl Routes for web::ServiceConfig {
+    fn service(&mut self, route: impl HttpServiceFactory + OpenApiFactory + 'static) -> &mut Self {
+        Self::service(self, route)
+    }
+}
+
+impl Routes for Described<'_> {
+    fn service(&mut self, route: impl HttpServiceFactory + OpenApiFactory + 'static) -> &mut Self {
+        Self::service(self, route)
+    }
+}
+
 /// Every route: what is served and what the document describes.
-fn routes(config: &mut ServiceConfig<'_>) {
+fn routes(config: &mut impl Routes) {
     config
         .service(renewals::create_renewal)
         .service(renewals::list_renewals)
@@ -138,11 +158,10 @@ fn server(listener: std::net::TcpListener, state: State, shutdown: CancellationT
             .app_data(web::PayloadConfig::new(input::BODY_LIMIT))
             .app_data(input::path_config())
             .wrap(from_fn(frame::frame))
-            .into_utoipa_app()
             .configure(routes)
-            .map(|app| app.service(SwaggerUi::new("/swagger-ui/{_:.*}").url("/openapi.json", openapi())))
-            .map(|app| app.service(web::redirect("/swagger-ui", "/swagger-ui/")))
-            .into_app()
+            .service(web::resource(document::PATH).guard(guard::Get()).to(show_document))
+            .service(SwaggerUi::new("/swagger-ui/{_:.*}").config(Config::from(document::PATH)))
+            .service(web::redirect("/swagger-ui", "/swagger-ui/"))
             .default_service(web::to(nothing_here))
     };
     let server = HttpServer::new(application)
@@ -152,6 +171,10 @@ fn server(listener: std::net::TcpListener, state: State, shutdown: CancellationT
         .shutdown_timeout(SHUTDOWN_SECONDS)
         .listen(listener)?;
     Ok(server.run())
+}
+
+async fn show_document() -> HttpResponse {
+    HttpResponse::Ok().content_type(ContentType::json()).body(document::JSON.clone())
 }
 
 async fn nothing_here(request: HttpRequest) -> Result<HttpResponse, Problem> {
