@@ -3,7 +3,11 @@
 use chrono::{DateTime, Utc};
 use domain::Step;
 
-use crate::{ClaimedStep, Db, Error, Result, StepEnd, connection::Kind, gathering::Gathering};
+use crate::{
+    ClaimedStep, Db, Error, Result, StepEnd,
+    connection::Kind,
+    gathering::{Gathering, all_or_each},
+};
 
 /// Attempts of a transaction, at most: what is usual is prepared.
 const MOST: usize = 64;
@@ -31,27 +35,11 @@ impl Db {
         // While the ends of one half are being flushed, those of the other are being written: of one renewal they would wait for each other.
         let half = self.kind() == Kind::Postgres && finish.step.renewal_id.0.as_u128() % 2 == 1;
         let key = (finish.worker.clone(), half);
-        let served = self.finishing.serve(key, finish, async |all| self.finish_all(all).await);
+        let served = self
+            .finishing
+            .serve(key, finish, async |all| all_or_each(all, async |some| self.finish_together(some).await).await);
         // Who would have told has gone away, and this one with it, or goes on when the lease is over.
         served.await.unwrap_or(Err(Error::LeaseLost))
-    }
-
-    async fn finish_all(&self, all: &[Finish]) -> Vec<Result<()>> {
-        match self.finish_together(all).await {
-            Ok(results) => results,
-            Err(error) if all.len() == 1 => vec![Err(error)],
-            // One that cannot be stored must not keep the others from it.
-            Err(_) => self.finish_singly(all).await,
-        }
-    }
-
-    async fn finish_singly(&self, all: &[Finish]) -> Vec<Result<()>> {
-        let mut results = Vec::with_capacity(all.len());
-        for one in all {
-            let result = self.finish_together(std::slice::from_ref(one)).await;
-            results.push(result.and_then(|mut results| results.pop().unwrap_or(Err(Error::LeaseLost))));
-        }
-        results
     }
 
     async fn finish_together(&self, all: &[Finish]) -> Result<Vec<Result<()>>> {

@@ -11,6 +11,26 @@ use std::{
 
 use tokio::sync::oneshot;
 
+use crate::{Error, Result};
+
+/// Serves all together. Where that fails, each is served alone: one that cannot be must not keep the others from it.
+pub(crate) async fn all_or_each<T, R>(
+    all: &[T],
+    together: impl AsyncFn(&[T]) -> Result<Vec<Result<R>>>,
+) -> Vec<Result<R>> {
+    match together(all).await {
+        Ok(results) => return results,
+        Err(error) if all.len() == 1 => return vec![Err(error)],
+        Err(_) => {}
+    }
+    let mut results = Vec::with_capacity(all.len());
+    for one in all {
+        let result = together(std::slice::from_ref(one)).await;
+        results.push(result.and_then(|mut results| results.pop().unwrap_or(Err(Error::Unanswered))));
+    }
+    results
+}
+
 /// How many are served together. Each number has statements of its own, which every connection must prepare first, so there are few of them.
 const SIZES: [usize; 12] = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64];
 

@@ -11,7 +11,12 @@ use domain::{
 };
 use serde_json::json;
 
-use crate::{Answer, Db, Error, IdempotencyKey, Result, Tx, connection::Kind, gathering::Gathering, run::new_step};
+use crate::{
+    Answer, Db, Error, IdempotencyKey, Result, Tx,
+    connection::Kind,
+    gathering::{Gathering, all_or_each},
+    run::new_step,
+};
 
 /// Requests of a transaction, at most: what is usual is prepared.
 const MOST: usize = 32;
@@ -66,7 +71,10 @@ impl Db {
 
     /// Accepts a request, or says what it was answered before. The renewal's id makes it safe to ask again when nobody knows what became of it.
     pub async fn raise(&self, raise: Raise) -> Result<Raised> {
-        let served = self.raising.serve((), raise.clone(), async |all| self.raise_all(all).await).await;
+        let served = self
+            .raising
+            .serve((), raise.clone(), async |all| all_or_each(all, async |some| self.raise_all(some).await).await)
+            .await;
         match served {
             None => self.raise_one(&raise).await,
             // Race: on PostgreSQL somebody else was faster, perhaps with the same key. A second look finds their answer, or the renewal that holds
@@ -76,26 +84,12 @@ impl Db {
         }
     }
 
-    async fn raise_all(&self, all: &[Raise]) -> Vec<Result<Raised>> {
-        match self.write(async |tx| tx.raise_together(all).await).await {
-            Ok(results) => results,
-            Err(error) if all.len() == 1 => vec![Err(error)],
-            // One that cannot be stored must not keep the others from it.
-            Err(_) => self.raise_singly(all).await,
-        }
-    }
-
-    async fn raise_singly(&self, all: &[Raise]) -> Vec<Result<Raised>> {
-        let mut results = Vec::with_capacity(all.len());
-        for raise in all {
-            results.push(self.raise_one(raise).await);
-        }
-        results
+    async fn raise_all(&self, all: &[Raise]) -> Result<Vec<Result<Raised>>> {
+        self.write(async |tx| tx.raise_together(all).await).await
     }
 
     async fn raise_one(&self, raise: &Raise) -> Result<Raised> {
-        let one = std::slice::from_ref(raise);
-        let results = self.write(async |tx| tx.raise_together(one).await).await?;
+        let results = self.raise_all(std::slice::from_ref(raise)).await?;
         results.into_iter().next().unwrap_or(Err(Error::Unanswered))
     }
 }

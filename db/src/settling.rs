@@ -7,6 +7,28 @@ use domain::{Renewal, RenewalId, StepId, StepStatus, audit::NewAudit};
 
 use crate::{LoadedRun, Result, Tx, run::happen};
 
+/// Which renewals are to be stored.
+enum Stored {
+    All,
+    /// Those to which something happened.
+    Changed(BTreeSet<RenewalId>),
+}
+
+impl Stored {
+    fn note(&mut self, changed: RenewalId) {
+        if let Self::Changed(renewals) = self {
+            renewals.insert(changed);
+        }
+    }
+
+    fn has(&self, renewal: RenewalId) -> bool {
+        match self {
+            Self::All => true,
+            Self::Changed(renewals) => renewals.contains(&renewal),
+        }
+    }
+}
+
 /// Runs that are locked and read, and what is to be stored of them.
 pub(crate) struct Settling<'a> {
     runs: Vec<LoadedRun>,
@@ -18,18 +40,17 @@ pub(crate) struct Settling<'a> {
     ready: BTreeMap<StepId, DateTime<Utc>>,
     /// Renewals that have come to their end.
     over: Vec<RenewalId>,
-    /// Renewals that are to be stored: all, or those to which something happened.
-    stored: Option<BTreeSet<RenewalId>>,
+    stored: Stored,
 }
 
 impl<'a> Settling<'a> {
     pub(crate) fn new(runs: Vec<LoadedRun>, actor: &'a str, now: DateTime<Utc>) -> Self {
-        Self { runs, actor, now, told: Vec::new(), ready: BTreeMap::new(), over: Vec::new(), stored: None }
+        Self { runs, actor, now, told: Vec::new(), ready: BTreeMap::new(), over: Vec::new(), stored: Stored::All }
     }
 
     /// As [`Settling::new`], where a renewal to which nothing happens stays as it is stored: its timer, if it has one, is not what is settled here.
     pub(crate) fn of_steps(runs: Vec<LoadedRun>, actor: &'a str, now: DateTime<Utc>) -> Self {
-        Self { stored: Some(BTreeSet::new()), ..Self::new(runs, actor, now) }
+        Self { stored: Stored::Changed(BTreeSet::new()), ..Self::new(runs, actor, now) }
     }
 
     /// Something to be recorded before what follows.
@@ -46,9 +67,7 @@ impl<'a> Settling<'a> {
                     self.ready.insert(step, at);
                 }
                 let Some(event) = advance.event else { continue };
-                if let Some(stored) = &mut self.stored {
-                    stored.insert(run.renewal.id);
-                }
+                self.stored.note(run.renewal.id);
                 let at_last = run.as_run().begins_at_last(&event);
                 let mut told = happen(&mut run.renewal, event, self.actor, self.now)?;
                 if at_last {
@@ -94,10 +113,8 @@ impl Tx {
         let told = std::mem::take(&mut settling.told);
         let told = told.into_iter().filter_map(|(id, new)| Some((settling.renewal(id)?, new, settling.now)));
         self.audit_all(told).await?;
-        let is_stored =
-            |run: &&LoadedRun| settling.stored.as_ref().is_none_or(|stored| stored.contains(&run.renewal.id));
-        let saved = settling.runs.iter().filter(is_stored).map(|run| (&run.renewal, run.as_run().wake_at()));
-        let saved: Vec<_> = saved.collect();
+        let saved = settling.runs.iter().filter(|run| settling.stored.has(run.renewal.id));
+        let saved: Vec<_> = saved.map(|run| (&run.renewal, run.as_run().wake_at())).collect();
         self.save_renewals(&saved).await?;
         Ok(settling.runs)
     }

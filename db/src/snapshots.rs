@@ -7,9 +7,9 @@ use sqlx::{QueryBuilder, types::Json};
 use uuid::Uuid;
 
 use crate::{
-    Db, Error, Result, Tx,
+    Db, Result, Tx,
     connection::{is_usual, on},
-    gathering::Gathering,
+    gathering::{Gathering, all_or_each},
 };
 
 /// Snapshots that are asked for together, at most: what is usual is prepared.
@@ -39,33 +39,20 @@ pub enum Purpose {
 impl Db {
     /// The newest snapshot of an organization. Who asks at the same time asks together.
     pub(crate) async fn last_seen(&self, organization: &OrganizationId) -> Result<Option<Arc<Snapshot>>> {
-        let served = self.seeing.serve((), organization.clone(), async |all| self.see_all(all).await).await;
-        match served {
+        let organization = organization.clone();
+        let served = self
+            .seeing
+            .serve((), organization.clone(), async |all| all_or_each(all, async |some| self.see(some).await).await);
+        match served.await {
             Some(seen) => seen,
-            None => self.see_one(organization).await,
+            // Who would have told has gone away.
+            None => Ok(self.see(&[organization]).await?.pop().transpose()?.flatten()),
         }
     }
 
-    async fn see_all(&self, all: &[OrganizationId]) -> Vec<Result<Option<Arc<Snapshot>>>> {
-        match self.look(async |tx| tx.latest_snapshots(all).await).await {
-            Ok(seen) => all.iter().map(|organization| Ok(seen.get(organization).cloned())).collect(),
-            Err(error) if all.len() == 1 => vec![Err(error)],
-            // One that cannot be read must not keep the others from theirs.
-            Err(_) => self.see_singly(all).await,
-        }
-    }
-
-    async fn see_singly(&self, all: &[OrganizationId]) -> Vec<Result<Option<Arc<Snapshot>>>> {
-        let mut seen = Vec::with_capacity(all.len());
-        for organization in all {
-            seen.push(self.see_one(organization).await);
-        }
-        seen
-    }
-
-    async fn see_one(&self, organization: &OrganizationId) -> Result<Option<Arc<Snapshot>>> {
-        let seen = self.look(async |tx| tx.latest_snapshot(organization).await).await?;
-        Ok::<_, Error>(seen.map(Arc::new))
+    async fn see(&self, all: &[OrganizationId]) -> Result<Vec<Result<Option<Arc<Snapshot>>>>> {
+        let seen = self.look(async |tx| tx.latest_snapshots(all).await).await?;
+        Ok(all.iter().map(|organization| Ok(seen.get(organization).cloned())).collect())
     }
 }
 
