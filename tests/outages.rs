@@ -18,7 +18,7 @@ use futures_util::future::join_all;
 use lab::{Lab, Options, journal::EffectKind, organization::Organization};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value as Json, json};
-use tokio::sync::RwLock;
+use tokio::{sync::RwLock, time::MissedTickBehavior};
 
 use crate::{
     cluster::Cluster,
@@ -196,9 +196,11 @@ struct Outages {
 async fn destroy(service: &Service, cluster: &Cluster, labs: &[Lab], is_over: impl AsyncFn() -> bool) -> Outages {
     let mut dice = Dice::seeded();
     let mut outages = Outages::default();
-    let seen = || labs.iter().map(|lab| lab.report().cmdlets.len()).sum::<usize>();
+    let seen = || labs.iter().map(|lab| lab.cmdlets().borrow().asked).sum::<usize>();
     let mut next = seen() + dice.roll(CALM);
     let mut tick = tokio::time::interval(Duration::from_millis(25));
+    // Never always behind: what is destroyed shares a task with those who renew.
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while !is_over().await {
         tick.tick().await;
         if seen() < next {

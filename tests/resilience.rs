@@ -22,7 +22,7 @@ async fn killed_at_random_moments_a_run_ends_well_and_does_nothing_twice() {
     let id = raised["id"].as_str().unwrap().to_owned();
     let mut kills = 0;
     loop {
-        let until = lab.report().cmdlets.len() + dice.roll(25);
+        let until = lab.cmdlets().borrow().asked + dice.roll(25);
         let over = work(&rekey, &lab, &id, &bob, (kills < KILLS).then_some(until)).await;
         if over {
             break;
@@ -39,7 +39,7 @@ async fn killed_at_random_moments_a_run_ends_well_and_does_nothing_twice() {
 async fn work(rekey: &Rekey, lab: &Lab, id: &str, bob: &Person, until: Option<usize>) -> bool {
     let mut tick = tokio::time::interval(std::time::Duration::from_millis(25));
     loop {
-        if until.is_some_and(|until| lab.report().cmdlets.len() >= until) {
+        if until.is_some_and(|until| lab.cmdlets().borrow().asked >= until) {
             return false;
         }
         let renewal = bob.get(rekey, &format!("/v1/renewals/{id}")).await;
