@@ -20,6 +20,8 @@ COPY --from=build /out/rekey /usr/local/bin/rekey
 
 # By number, so that an orchestrator can see that it is not root.
 USER 10001
+# Where the port can be published from: 127.0.0.1 of a container is reached by nobody.
+ENV REKEY_LISTEN=0.0.0.0:8080
 # The database of a single machine lives below the working directory.
 WORKDIR /var/lib/rekey
 VOLUME /var/lib/rekey

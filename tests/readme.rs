@@ -30,6 +30,32 @@ async fn the_walk_through_of_the_readme_works_as_it_is_written() {
     check(&said, folder.path());
 }
 
+#[test]
+fn cargo_run_and_the_image_find_what_they_build() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut cargo = std::process::Command::new(env!("CARGO"));
+    let told = cargo.args(["metadata", "--no-deps", "--offline", "--format-version", "1"]).current_dir(&root);
+    let told: serde_json::Value = serde_json::from_slice(&told.output().unwrap().stdout).unwrap();
+    let packages = told["packages"].as_array().unwrap();
+    let by_default = told["workspace_default_members"].as_array().unwrap();
+    let targets = packages.iter().filter(|package| by_default.contains(&package["id"]));
+    let targets = targets.flat_map(|package| package["targets"].as_array().unwrap());
+    let runs: Vec<_> =
+        targets.filter(|target| target["kind"][0] == "bin").map(|target| target["name"].as_str().unwrap()).collect();
+    assert_eq!(runs, ["rekey"], "`cargo run` of README.md knows which to run");
+    let ignored = std::fs::read_to_string(root.join(".dockerignore")).unwrap();
+    let workspace = PathBuf::from(told["workspace_root"].as_str().unwrap());
+    for package in packages {
+        let manifest = Path::new(package["manifest_path"].as_str().unwrap());
+        let folder = manifest.strip_prefix(&workspace).unwrap().components().next().unwrap();
+        let admitted = format!("!{}", folder.as_os_str().to_str().unwrap());
+        assert!(
+            ignored.lines().any(|line| line == admitted),
+            "cargo reads {manifest:?}: `{admitted}` in .dockerignore"
+        );
+    }
+}
+
 fn check(said: &str, folder: &Path) {
     assert!(said.contains("urn:rekey:problem:self_approval"), "Alice cannot approve: {said}");
     assert!(said.contains("event: renewal.requested"), "{said}");
