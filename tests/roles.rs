@@ -1,5 +1,7 @@
 //! API and worker as processes of their own, on one PostgreSQL database.
 
+use std::os::unix::fs::PermissionsExt as _;
+
 use lab::{Lab, Options};
 use serde_json::json;
 
@@ -38,4 +40,38 @@ async fn api_and_workers_share_a_renewal_on_postgresql() {
     let report = lab.report();
     assert_eq!(report.trust.refused, 0, "{:#?}", report.trust.refusals);
     assert!(report.effects.iter().all(|effect| effect.changed), "nothing was done twice: {:#?}", report.effects);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_lets_nobody_in_is_named_with_the_reason_and_without_its_password() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("rekey.toml");
+    std::fs::write(&config, "").unwrap();
+    // Nobody listens there: who frees a port does not get it again at once.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    for role in ["worker", "migrate"] {
+        let url = format!("postgres://rekey:hunter2@127.0.0.1:{port}/renewals");
+        let refused = Rekey::command(&config, role).env("REKEY_DATABASE", url).output().await.unwrap();
+        let said = String::from_utf8_lossy(&refused.stderr);
+        assert!(!refused.status.success() && !said.contains("hunter2"), "{said}");
+        for part in [&format!("127.0.0.1:{port}"), "database renewals", "Connection refused", "start the server"] {
+            assert!(said.contains(part), "{role}, {part}: {said}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_its_owner_reads_the_database_whoever_made_the_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let (config, data) = (folder.path().join("rekey.toml"), folder.path().join("given"));
+    std::fs::write(&config, "data_dir = \"given\"\n").unwrap();
+    std::fs::create_dir(&data).unwrap();
+    std::fs::set_permissions(&data, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let _rekey = Rekey::serve(&config).await;
+    for entry in std::fs::read_dir(&data).unwrap().map(Result::unwrap) {
+        let name = entry.file_name();
+        let mode = entry.metadata().unwrap().permissions().mode() & 0o777;
+        assert!(mode == 0o600 || name == "rekey.lock", "{name:?}: {mode:o}");
+    }
+    assert!(data.join("rekey.db").exists());
 }

@@ -259,7 +259,7 @@ impl From<Cause> for Problem {
         match cause {
             Cause::Blocked(wait) => Self::too_many_failures(wait),
             Cause::IssuerSilent(_) => Self::issuer_unavailable(cause.to_string()),
-            Cause::Database => Self::internal(&cause),
+            Cause::Database => Self::database_unavailable(&cause),
             cause => Self::unauthenticated(cause.to_string()),
         }
     }

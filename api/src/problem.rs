@@ -6,7 +6,7 @@ use actix_web::{
     HttpRequest, HttpResponse, ResponseError,
     http::{
         StatusCode,
-        header::{self, HeaderName},
+        header::{self, HeaderName, HeaderValue},
     },
     web::Data,
 };
@@ -385,10 +385,21 @@ impl Problem {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", "The service is not ready", detail, action)
     }
 
+    /// 503: the database cannot be reached. What happened stands in the log only.
+    pub(crate) fn database_unavailable(error: &dyn std::error::Error) -> Self {
+        log(error);
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "database_unavailable",
+            "The database does not answer",
+            "The service cannot reach its database, or was cut off from it. Whether a change was made is not known.",
+            "Send it again after as long as `Retry-After` says; with its Idempotency-Key nothing is done twice",
+        )
+    }
+
     /// 500: our fault. What happened stands in the log only.
     pub(crate) fn internal(error: &dyn std::error::Error) -> Self {
-        let cause = std::iter::successors(error.source(), |e| e.source()).map(ToString::to_string).collect::<Vec<_>>();
-        tracing::error!(%error, cause = cause.join(": "), "Request failed: {error}");
+        log(error);
         Self::new(
             StatusCode::INTERNAL_SERVER_ERROR,
             "internal",
@@ -471,7 +482,7 @@ impl Problem {
         let mut response = HttpResponse::build(self.status);
         response.content_type("application/problem+json");
         if self.status == StatusCode::UNAUTHORIZED {
-            response.append_header((header::WWW_AUTHENTICATE, "Bearer error=\"invalid_token\""));
+            response.append_header((header::WWW_AUTHENTICATE, bearer_challenge(request)));
             let state = request.app_data::<Data<State>>();
             if state.is_some_and(|state| state.credentials.takes_basic()) {
                 response.append_header((header::WWW_AUTHENTICATE, "Basic realm=\"rekey\", charset=\"UTF-8\""));
@@ -505,6 +516,21 @@ impl Problem {
     }
 }
 
+fn log(error: &dyn std::error::Error) {
+    let cause = std::iter::successors(error.source(), |e| e.source()).map(ToString::to_string).collect::<Vec<_>>();
+    tracing::error!(%error, cause = cause.join(": "), "Request failed: {error}");
+}
+
+/// What a caller may send to be known (RFC 6750, 3). Where no token came, none is called invalid (3.1).
+fn bearer_challenge(request: &HttpRequest) -> &'static str {
+    let given = request.headers().get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
+    if given.is_some_and(|given| given.len() > 6 && given[..6].eq_ignore_ascii_case(b"bearer")) {
+        "Bearer realm=\"rekey\", error=\"invalid_token\""
+    } else {
+        "Bearer realm=\"rekey\""
+    }
+}
+
 impl From<db::Error> for Problem {
     fn from(error: db::Error) -> Self {
         match error {
@@ -520,6 +546,7 @@ impl From<db::Error> for Problem {
                 illegal.to_string(),
                 "Read the renewal's state: it says what can be done",
             ),
+            error if error.is_unavailable() => Self::database_unavailable(&error),
             error => Self::internal(&error),
         }
     }

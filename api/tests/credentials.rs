@@ -52,7 +52,7 @@ async fn a_configured_sender_is_let_in_with_name_and_password() {
         assert_eq!(problem["detail"], "The name or the password is wrong.", "{wrong}");
         let challenges: Vec<_> =
             answer.headers.get_all("www-authenticate").iter().map(|value| value.to_str().unwrap()).collect();
-        assert_eq!(challenges, ["Bearer error=\"invalid_token\"", "Basic realm=\"rekey\", charset=\"UTF-8\""]);
+        assert_eq!(challenges, ["Bearer realm=\"rekey\"", "Basic realm=\"rekey\", charset=\"UTF-8\""]);
         assert!(!answer.text.contains("horse"));
     }
     let audit = format!("{:?}", Service::recorded(&service.db).await);

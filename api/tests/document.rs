@@ -79,7 +79,7 @@ async fn no_operation_answers_without_a_token() {
         let answer = Answer::of(service.anonymous(method.clone(), &path).send().await.unwrap()).await;
         let problem = answer.problem(401, "unauthenticated");
         assert!(problem["detail"].as_str().unwrap().contains("carries no token"), "{method} {path}");
-        assert_eq!(answer.header("www-authenticate"), "Bearer error=\"invalid_token\"");
+        assert_eq!(answer.header("www-authenticate"), "Bearer realm=\"rekey\"");
     }
     service.stop().await;
 }

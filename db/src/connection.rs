@@ -200,6 +200,8 @@ const PREPARED_STATEMENTS: usize = 500;
 const RETRIES: u32 = 5;
 /// Connections of a process to PostgreSQL.
 const MAX_CONNECTIONS: u32 = 16;
+/// How long it is asked once more why it lets nobody in.
+const ONE_TRY: Duration = Duration::from_secs(2);
 /// The longest that a transaction may take: a connection that went silent must not hold a worker for ever.
 const LONGEST_TRANSACTION: Duration = Duration::from_secs(30);
 
@@ -582,6 +584,7 @@ async fn open_sqlite(url: &str) -> Result<SqlitePool> {
 async fn open_postgres(url: &str) -> Result<PgPool> {
     let options =
         PgConnectOptions::from_str(url)?.application_name("rekey").statement_cache_capacity(PREPARED_STATEMENTS);
+    let server = options.clone();
     let pool = PgPoolOptions::new()
         .max_connections(MAX_CONNECTIONS)
         .acquire_timeout(Duration::from_secs(10))
@@ -593,5 +596,26 @@ async fn open_postgres(url: &str) -> Result<PgPool> {
             })
         })
         .connect_with(options);
-    Ok(pool.await?)
+    match pool.await {
+        Ok(pool) => Ok(pool),
+        Err(error) => Err(not_let_in(&server, error).await),
+    }
+}
+
+/// Says which server does not let us in, and why: a pool that has tried for a while says only that it gave up.
+async fn not_let_in(server: &PgConnectOptions, error: sqlx::Error) -> Error {
+    let why = match error {
+        sqlx::Error::PoolTimedOut => match tokio::time::timeout(ONE_TRY, sqlx::ConnectOptions::connect(server)).await {
+            Ok(Err(why)) => why,
+            // It lets us in after all, too late, or says nothing.
+            Ok(Ok(_)) | Err(_) => error,
+        },
+        _ => error,
+    };
+    let database = server.get_database().unwrap_or_else(|| server.get_username());
+    Error::Unreachable {
+        server: format!("{}:{}", server.get_host(), server.get_port()),
+        database: database.to_owned(),
+        why,
+    }
 }

@@ -58,6 +58,16 @@ pub enum Error {
     /// The database has not answered for so long that it is given up.
     #[error("the database does not answer")]
     Unanswered,
+    /// The server lets nobody in: it is down, the way to it is closed, or it does not take the account.
+    #[error("PostgreSQL at {server} does not let us into database {database}: {why}")]
+    Unreachable {
+        /// Host and port.
+        server: String,
+        /// Its name.
+        database: String,
+        /// What the last try came to.
+        why: sqlx::Error,
+    },
     /// The schema could not be brought up to date.
     #[error("migration")]
     Migrate(#[from] sqlx::migrate::MigrateError),
@@ -81,6 +91,13 @@ impl Error {
     /// Whether a row is there, but made of what this version does not know.
     pub(crate) fn is_unreadable(&self) -> bool {
         matches!(self, Self::Corrupt(_) | Self::Sql(sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_)))
+    }
+
+    /// Whether the database cannot be reached, or does not answer: the same may be possible a little later.
+    #[must_use]
+    pub fn is_unavailable(&self) -> bool {
+        let away = matches!(self, Self::Unanswered | Self::Sql(sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed));
+        away || self.is_lost()
     }
 
     /// Whether the connection to the database is gone.

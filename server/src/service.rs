@@ -12,9 +12,9 @@ use anyhow::{Context as _, bail, ensure};
 use api::{State, Tokens};
 use db::{Db, Schema};
 use domain::Timeline;
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::info;
+use tracing::{info, warn};
 use worker::{
     Managed, Worker,
     connectors::cloud::{Cloud, Way},
@@ -168,7 +168,7 @@ fn instance() -> String {
 async fn open(config: &Config, role: Role, timeline: Timeline) -> anyhow::Result<(Db, Option<File>)> {
     match &config.database {
         Database::Postgres(url) => {
-            let db = Db::open(url.expose_secret()).await.context("cannot open the PostgreSQL database")?;
+            let db = open_postgres(url).await?;
             if role == Role::Serve {
                 db.migrate().await?;
             }
@@ -203,12 +203,36 @@ async fn tell_newer(db: &Db) -> anyhow::Result<()> {
     Ok(())
 }
 
+async fn open_postgres(url: &SecretString) -> anyhow::Result<Db> {
+    let db = Db::open(url.expose_secret()).await;
+    db.context(
+        "cannot open the database: start the server or mend the way to it, or correct `database` in the configuration",
+    )
+}
+
 async fn open_sqlite(data_dir: &Path) -> anyhow::Result<Db> {
     let path = data_dir.join("rekey.db");
+    keep_from_others(&path)?;
     let db = Db::open(&format!("sqlite:{}", path.display())).await;
     let db = db.with_context(|| format!("cannot open {}", path.display()))?;
     db.migrate().await?;
     Ok(db)
+}
+
+/// Sees to it that only the owner reads the record and the sealed keys, also where data_dir was made by somebody else. What SQLite lays beside the file
+/// has the permissions of the file.
+fn keep_from_others(database: &Path) -> anyhow::Result<()> {
+    use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+    let opened = File::options().append(true).create(true).mode(0o600).open(database);
+    let file = opened.with_context(|| format!("cannot open {}", database.display()))?;
+    let mode = file.metadata()?.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        warn!(
+            "{} can be read by others (mode {mode:o}): it holds the record and sealed keys; chmod 600 keeps it for its owner",
+            database.display()
+        );
+    }
+    Ok(())
 }
 
 fn lock(data_dir: &Path) -> anyhow::Result<File> {
@@ -226,9 +250,7 @@ fn lock(data_dir: &Path) -> anyhow::Result<File> {
 /// Brings the schema of the configured database up to date.
 pub(crate) async fn migrate(config: &Config) -> anyhow::Result<Schema> {
     let (db, _lock) = match &config.database {
-        Database::Postgres(url) => {
-            (Db::open(url.expose_secret()).await.context("cannot open the PostgreSQL database")?, None)
-        }
+        Database::Postgres(url) => (open_postgres(url).await?, None),
         Database::Sqlite => {
             make_data_dir(config)?;
             let lock = lock(&config.data_dir)?;
