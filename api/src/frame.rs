@@ -1,15 +1,21 @@
 //! What surrounds every request: its trace id, its log line, problem bodies, security headers, and the record of refusals.
 
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    task::{Context as TaskContext, Poll},
+};
+
 use actix_web::{
     Error, HttpMessage,
-    body::{BoxBody, MessageBody},
+    body::{BodySize, BoxBody, MessageBody},
     dev::{ServiceRequest, ServiceResponse},
     http::{
-        StatusCode,
+        Method, StatusCode,
         header::{self, HeaderMap, HeaderName, HeaderValue},
     },
     middleware::Next,
-    web::Data,
+    web::{Bytes, Data},
 };
 use domain::RenewalId;
 use tracing::Instrument;
@@ -38,6 +44,7 @@ pub(crate) async fn frame(
         tracing::info_span!("request", trace_id = %trace_id.0, method = %request.method(), path = %request.path());
     async {
         let mut request = request;
+        let is_head = as_get(&mut request);
         let response = match admit(&mut request).await {
             Ok(()) => next.call(request).await?.map_into_boxed_body(),
             Err(problem) => request.error_response(problem),
@@ -45,10 +52,35 @@ pub(crate) async fn frame(
         let response = told(response, &trace_id).await;
         let status = response.status().as_u16();
         tracing::info!(status, "Answered {status}");
-        Ok(with_headers(response, &trace_id))
+        let response = with_headers(response, &trace_id);
+        Ok(if is_head { response.map_body(|_, body| BoxBody::new(Unsent(body.size()))) } else { response })
     }
     .instrument(span)
     .await
+}
+
+/// What takes GET takes HEAD (RFC 9110, 9.3.2). Returns whether it was one.
+fn as_get(request: &mut ServiceRequest) -> bool {
+    let is_head = request.method() == Method::HEAD;
+    if is_head {
+        request.head_mut().method = Method::GET;
+    }
+    is_head
+}
+
+/// The body of an answer to HEAD: its length is told, nothing is made of it.
+struct Unsent(BodySize);
+
+impl MessageBody for Unsent {
+    type Error = Infallible;
+
+    fn size(&self) -> BodySize {
+        self.0
+    }
+
+    fn poll_next(self: Pin<&mut Self>, _: &mut TaskContext<'_>) -> Poll<Option<Result<Bytes, Infallible>>> {
+        Poll::Ready(None)
+    }
 }
 
 /// Finds out who sends a request, once for all who ask, and whether they may send another one.

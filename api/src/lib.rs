@@ -196,17 +196,17 @@ fn methods_of(path: &str) -> BTreeSet<&'static str> {
         .collect()
 }
 
-/// Every path of the document, and its methods.
+/// Every path of the document, and its methods. What takes GET takes HEAD ([`frame`]).
 static KNOWN_PATHS: LazyLock<Vec<(ResourceDef, Vec<&'static str>)>> = LazyLock::new(|| {
     let methods = |item: &utoipa::openapi::PathItem| {
         let all = [
-            (&item.get, "GET"),
-            (&item.post, "POST"),
-            (&item.put, "PUT"),
-            (&item.patch, "PATCH"),
-            (&item.delete, "DELETE"),
+            (&item.get, &["GET", "HEAD"][..]),
+            (&item.post, &["POST"]),
+            (&item.put, &["PUT"]),
+            (&item.patch, &["PATCH"]),
+            (&item.delete, &["DELETE"]),
         ];
-        all.into_iter().filter_map(|(operation, method)| operation.as_ref().map(|_| method)).collect()
+        all.into_iter().filter(|(operation, _)| operation.is_some()).flat_map(|(_, methods)| methods).copied().collect()
     };
     openapi().paths.paths.iter().map(|(path, item)| (ResourceDef::new(path.as_str()), methods(item))).collect()
 });

@@ -45,9 +45,13 @@ async fn the_service_is_ready_when_its_database_is_migrated() {
 async fn a_failure_of_the_database_is_told_without_its_particulars() {
     let service = Service::start().await;
     service.db.close().await;
-    let problem = service.get(ALICE, "/v1/renewals").await.problem(500, "internal");
+    let problem = service.get(ALICE, "/v1/renewals").await.problem(503, "database_unavailable");
     let text = problem.to_string().to_lowercase();
     assert!(!text.contains("pool") && !text.contains("sql"), "{text}");
+    let request = service.request(ALICE, Method::POST, "/v1/renewals").json(&json!({ "organization": "contoso" }));
+    let answer = Answer::of(request.send().await.unwrap()).await;
+    answer.problem(503, "database_unavailable");
+    assert_eq!(answer.header("retry-after"), "1");
     service.stop().await;
 }
 
@@ -92,12 +96,12 @@ async fn a_wrong_method_on_a_known_path_is_told_which_are_right() {
     let service = Service::start().await;
     let id = "019361b2-7f3a-7c61-9a55-0c7be3b0f4d1";
     let cases = [
-        (Method::DELETE, "/v1/renewals".to_owned(), "GET, POST"),
-        (Method::PUT, format!("/v1/renewals/{id}"), "GET"),
+        (Method::DELETE, "/v1/renewals".to_owned(), "GET, HEAD, POST"),
+        (Method::PUT, format!("/v1/renewals/{id}"), "GET, HEAD"),
         (Method::GET, format!("/v1/renewals/{id}/cancel"), "POST"),
-        (Method::HEAD, "/v1/whoami".to_owned(), "GET"),
-        (Method::OPTIONS, "/v1/audit".to_owned(), "GET"),
-        (Method::POST, "/healthz".to_owned(), "GET"),
+        (Method::HEAD, "/v1/hooks/jira/main".to_owned(), "POST"),
+        (Method::OPTIONS, "/v1/audit".to_owned(), "GET, HEAD"),
+        (Method::POST, "/healthz".to_owned(), "GET, HEAD"),
         (Method::PATCH, format!("/v1/api-keys/{id}"), "DELETE"),
     ];
     for (method, path, allowed) in cases {
@@ -109,6 +113,24 @@ async fn a_wrong_method_on_a_known_path_is_told_which_are_right() {
         }
     }
     Answer::of(service.anonymous(Method::POST, "/v1/nothing").send().await.unwrap()).await.problem(404, "not_found");
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn head_tells_what_get_would_without_its_body() {
+    let service = Service::start().await;
+    let (url, _) = service.planned().await;
+    for path in [url.as_str(), "/v1/renewals", "/v1/nothing", "/healthz", "/readyz", "/openapi.json"] {
+        let get = Answer::of(service.request(ALICE, Method::GET, path).send().await.unwrap()).await;
+        let head = Answer::of(service.request(ALICE, Method::HEAD, path).send().await.unwrap()).await;
+        assert_eq!((head.status, head.text.as_str()), (get.status, ""), "{path}");
+        for name in ["content-type", "content-length", "etag", "cache-control"] {
+            assert_eq!(head.headers.get(name), get.headers.get(name), "{path}: {name}");
+        }
+    }
+    let stream = service.request(ALICE, Method::HEAD, &format!("{url}/events")).send().await.unwrap();
+    assert_eq!(Answer::of(stream).await.header("content-type"), "text/event-stream");
+    Answer::of(service.anonymous(Method::HEAD, "/v1/renewals").send().await.unwrap()).await.expect(401);
     service.stop().await;
 }
 
