@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, anyhow, bail, ensure};
 use db::Bounds;
 use domain::{Organization, OrganizationId, Policy};
 use secrecy::{ExposeSecret as _, SecretString};
@@ -445,7 +445,24 @@ pub(crate) fn load(named: Option<&Path>) -> anyhow::Result<Config> {
 
 fn read(path: &Path) -> anyhow::Result<File> {
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    toml::from_str(&text).with_context(|| format!("{} is not a valid configuration", path.display()))
+    toml::from_str(&text).map_err(|error| anyhow!("{}: {}", path.display(), without_values(&text, &error)))
+}
+
+/// What is wrong with a configuration and where, without the line itself and without the value: it may be a secret.
+fn without_values(text: &str, error: &toml::de::Error) -> String {
+    let before = error.span().map_or("", |span| text.get(..span.start).unwrap_or(text));
+    let line = before.matches('\n').count() + 1;
+    let column = before.chars().rev().take_while(|&char| char != '\n').count() + 1;
+    let message = error.message();
+    let message = match message.strip_prefix("invalid type: ").and_then(|rest| rest.split_once(", expected ")) {
+        // serde tells the kind first: string "…", integer `…`.
+        Some((found, expected)) => {
+            let kind = found.split(['"', '`']).next().unwrap_or_default().trim_end();
+            format!("invalid type: {kind}, expected {expected}")
+        }
+        None => message.to_owned(),
+    };
+    format!("line {line}, column {column}: {message}")
 }
 
 fn with_environment(mut file: File) -> anyhow::Result<File> {
@@ -727,6 +744,24 @@ pub(crate) mod tests {
         assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
         assert!(matches!(config.database, Database::Sqlite));
         assert!(config.organizations.is_empty());
+    }
+
+    #[test]
+    fn the_line_of_a_mistake_is_told_without_what_may_be_a_secret() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rekey.toml");
+        let cases = [
+            ("log = \"info\"\ndatabase = \"postgres://rekey:hunter2secret@db/rekey\n", "line 2, column"),
+            ("database = [\"hunter2secret\"]", "line 1, column 12: invalid type: sequence, expected a string"),
+            ("concurrency = \"hunter2secret\"", "line 1, column 15: invalid type: string, expected usize"),
+            ("seal_key = 48151623", "line 1, column 12: invalid type: integer, expected a string"),
+        ];
+        for (text, expected) in cases {
+            std::fs::write(&path, text).unwrap();
+            let error = format!("{:#}", read(&path).unwrap_err());
+            assert!(error.contains(expected), "{text}: {error}");
+            assert!(!error.contains("hunter2") && !error.contains("48151623"), "{text}: {error}");
+        }
     }
 
     #[test]
