@@ -178,7 +178,13 @@ async fn serve(config: &Config, role: Role) -> anyhow::Result<()> {
     telemetry::start(&config.log, config.log_format)?;
     // Asked for before anything runs, so that an early signal is not lost.
     let mut signals = Signals::new()?;
-    let service = Service::start(config, role).await?;
+    let service = tokio::select! {
+        started = Service::start(config, role) => started?,
+        signal = signals.wait() => {
+            tracing::info!("Stopped on {signal} before the start was over");
+            return Ok(());
+        }
+    };
     greet(config, &service);
     tokio::select! {
         signal = signals.wait() => tracing::info!("Stopping on {signal}"),

@@ -22,7 +22,11 @@ pub(super) fn entry(entry: &Json) {
         "step.skipped" => format!("{:<16} skipped{place}: {}", text("step"), text("reason")),
         "step.retried" => format!("{:<16} is tried again{place}: {}", text("step"), detail["trouble"]["message"]),
         "step.continues" => format!("{:<16} goes on{place}{}", text("step"), outcome(detail)),
-        "cmdlet.intended" => format!("{:<16} > {}", text("step"), text("cmdlet")),
+        // Some name their server themselves.
+        "cmdlet.intended" if text("cmdlet").contains(text("target")) => {
+            format!("{:<16} > {}", text("step"), text("cmdlet"))
+        }
+        "cmdlet.intended" => format!("{:<16} > {}{place}", text("step"), text("cmdlet")),
         "decision.approved" => {
             format!("{} approved {}: {}", entry["actor"].as_str().unwrap_or_default(), text("gate"), text("reason"))
         }
