@@ -19,7 +19,7 @@ use sqlx::{
     migrate::Migrator,
     pool::PoolConnection,
     postgres::{PgConnectOptions, PgPoolOptions, PgTransaction},
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous, SqliteTransaction},
+    sqlite::SqliteTransaction,
 };
 use tokio::sync::{Mutex, Notify, OwnedMutexGuard};
 use uuid::Uuid;
@@ -35,6 +35,7 @@ use crate::{
     plans::KnownPlans,
     raising::{Raising, raising},
     snapshots::{Seeing, seeing},
+    sqlite,
 };
 
 /// What this version needs. During a rolling upgrade the database may have more: a newer version only adds to what this one uses.
@@ -194,7 +195,7 @@ pub(crate) fn list<'v, DB: sqlx::Database, T: sqlx::Encode<'v, DB> + sqlx::Type<
 }
 
 /// Statements that each connection keeps prepared: those of a fixed text, and those for each usual number of rows.
-const PREPARED_STATEMENTS: usize = 500;
+pub(crate) const PREPARED_STATEMENTS: usize = 500;
 
 /// How often a transaction is tried again when the database asks for it.
 const RETRIES: u32 = 5;
@@ -218,7 +219,7 @@ impl Db {
         let pool = if url.starts_with("postgres") {
             Pool::Postgres(open_postgres(url).await?)
         } else {
-            Pool::Sqlite(open_sqlite(url).await?)
+            Pool::Sqlite(sqlite::open(url).await?)
         };
         let (finishing, raising) = (Arc::new(finishing()), Arc::new(raising(pool.kind())));
         let db = Self {
@@ -566,19 +567,6 @@ impl Tx {
         }
         Ok(())
     }
-}
-
-async fn open_sqlite(url: &str) -> Result<SqlitePool> {
-    let options = SqliteConnectOptions::from_str(url)?
-        .create_if_missing(true)
-        .journal_mode(SqliteJournalMode::Wal)
-        .synchronous(SqliteSynchronous::Full)
-        .foreign_keys(true)
-        .statement_cache_capacity(PREPARED_STATEMENTS)
-        // A destroyed key must not live on in free pages.
-        .pragma("secure_delete", "on")
-        .busy_timeout(Duration::from_secs(30));
-    Ok(SqlitePoolOptions::new().max_connections(8).connect_with(options).await?)
 }
 
 async fn open_postgres(url: &str) -> Result<PgPool> {

@@ -28,6 +28,7 @@ mod sealed_keys;
 mod settling;
 mod skipping;
 mod snapshots;
+mod sqlite;
 mod steps;
 mod ticket_polls;
 mod tickets;
