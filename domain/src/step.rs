@@ -245,13 +245,13 @@ pub enum Outcome {
     },
     /// The certificate is current on every domain controller.
     Published {
-        /// When it was first seen as current.
+        /// When it was first seen as current. It may have been before that, unless this run has published it.
         published_at: DateTime<Utc>,
         /// Who published it.
         by: Publisher,
         /// The domain controllers that showed it.
         domain_controllers: Vec<String>,
-        /// The servers, and Entra, that lacked the new key when Exchange was seen to have published it by itself. The run mends that, and goes on.
+        /// The servers, and Entra, that lacked the new key when it was seen that not this run has published it. The run mends that, and goes on.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         #[schema(example = json!([]))]
         lacking: Vec<Evidence>,
@@ -343,14 +343,16 @@ pub struct Acceptance {
     pub detail: String,
 }
 
-/// Who made the new certificate the current one.
+/// Who made the new certificate the current one, as far as it is known.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Publisher {
-    /// The AuthAdmin servicelet of Exchange, when the effective date had come.
+    /// The AuthAdmin servicelet of Exchange: the effective date had come, and all the while the worker was there and did not do it.
     Exchange,
     /// This run.
     Rekey,
+    /// It was found published: by somebody, by Exchange while no worker was there, or by this run after the backup was made that it was restored from.
+    Unknown,
 }
 
 /// A process of an Exchange server.

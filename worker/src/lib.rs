@@ -63,6 +63,8 @@ pub struct Worker {
     pub pace: Pace,
     /// The ticket systems that are configured.
     pub tickets: Tickets,
+    /// When it began: a database cannot have been put in the place of another since.
+    began: DateTime<Utc>,
     organizations: BTreeMap<OrganizationId, Managed>,
     bounds: BTreeMap<OrganizationId, Bounds>,
 }
@@ -73,7 +75,17 @@ impl Worker {
     pub fn new(db: Db, timeline: Timeline, name: String, sealer: Sealer, organizations: Vec<Managed>) -> Self {
         let bounds = organizations.iter().map(|m| (m.organization.id.clone(), m.bounds)).collect();
         let organizations = organizations.into_iter().map(|m| (m.organization.id.clone(), m)).collect();
-        Self { db, timeline, name, sealer, pace: Pace::default(), tickets: Tickets::default(), organizations, bounds }
+        Self {
+            began: timeline.at(db.now()),
+            db,
+            timeline,
+            name,
+            sealer,
+            pace: Pace::default(),
+            tickets: Tickets::default(),
+            organizations,
+            bounds,
+        }
     }
 
     /// The time that runs live in.

@@ -152,7 +152,7 @@ async fn in_an_emergency_it_is_not_published_by_itself_either() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_exchange_has_published_before_the_run_began_is_recognised_and_what_lacked_it_is_told() {
+async fn what_was_published_before_the_run_began_is_recognised_and_what_lacked_it_is_told() {
     let world = staged(true, 50).await;
     let id = world.ask(|_| {}).await;
     let planned = world.until(id, |run| run.renewal.state.open_gate() == Some(Gate::Execute)).await;
@@ -162,7 +162,7 @@ async fn what_exchange_has_published_before_the_run_began_is_recognised_and_what
     world.register(&certificate(&run)).await;
     let run = world.approve_all(id).await;
     assert!(matches!(run.renewal.state, State::Succeeded { .. }), "{:?}", run.renewal.state);
-    let Some(Outcome::Published { by: Publisher::Exchange, lacking, .. }) = published(&run).outcome.as_deref() else {
+    let Some(Outcome::Published { by: Publisher::Unknown, lacking, .. }) = published(&run).outcome.as_deref() else {
         panic!("{:?}", published(&run).outcome)
     };
     let lacking: Vec<&str> = lacking.iter().map(|lack| lack.check.as_str()).collect();

@@ -1,7 +1,7 @@
 //! The database is lost, and an old backup is restored: Exchange has moved on, and nobody but Exchange knows. Every step finds that out before it acts.
 
 use db::Kind;
-use domain::{Gate, RenewalId, State, StepKind, StepStatus};
+use domain::{Gate, Outcome, RenewalId, State, StepKind, StepStatus, step::Publisher};
 use lab::journal::EffectKind;
 use serde_json::json;
 
@@ -84,6 +84,9 @@ async fn what_was_done_after_a_backup_of_the_distribution_is_taken_over() {
         assert_eq!(done(&world), before, "nothing was done twice");
         let run = world.approve_all(id).await;
         assert!(matches!(run.renewal.state, State::Succeeded { .. }), "{:?}", run.renewal.state);
+        let published = find(&run, StepKind::Publish, StepStatus::Succeeded).unwrap().outcome.as_deref();
+        let found = matches!(published, Some(Outcome::Published { by: Publisher::Unknown, .. }));
+        assert!(found, "nobody remembers that this run did it: {published:?}");
         let key = world.db.read(async |tx| tx.sealed_key(id).await).await.unwrap();
         assert!(key.is_none(), "destroyed again");
         world.check_trust();

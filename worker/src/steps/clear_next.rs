@@ -1,9 +1,9 @@
 //! Undo of staging: take the certificate out of `AuthConfig` again.
 
 use db::StepEnd;
-use domain::{Outcome, Place, snapshot::AuthConfig, step::Publisher};
+use domain::{Outcome, Place, snapshot::AuthConfig};
 
-use super::{Context, Ended, Result, stage::REPLICATION};
+use super::{Context, Ended, Result, publish::publisher, stage::REPLICATION};
 use crate::{connectors::Session, exchange};
 
 pub(super) async fn run(context: &Context<'_>) -> Result<Ended> {
@@ -59,16 +59,16 @@ async fn cleared(context: &Context<'_>, session: &mut Session) -> Result<(Vec<St
     Ok((cleared, complete))
 }
 
-/// Exchange was faster: there is no announcement to be taken back any more. Whoever cancels wants the old certificate to sign, and servers may still lack
+/// Somebody was faster, or Exchange: there is no announcement to be taken back any more. Whoever cancels wants the old certificate to sign, and servers may still lack
 /// the new one.
 async fn restore_instead(context: &Context<'_>, seen: &AuthConfig) -> Result<Ended> {
     let (claimed, name, now) = (context.claimed, context.worker.name.as_str(), context.now());
     let renewal = claimed.step.renewal_id;
-    tracing::warn!(%renewal, "Exchange has published the new certificate meanwhile, as {} says: the old one is made to sign again", seen.domain_controller);
-    // When it did is not known: it is seen now.
+    tracing::warn!(%renewal, "The new certificate was published meanwhile, as {} says: the old one is made to sign again", seen.domain_controller);
+    // When it was is not known: it is seen now.
     let published = Outcome::Published {
         published_at: now,
-        by: Publisher::Exchange,
+        by: publisher(context, seen).await?,
         domain_controllers: vec![seen.domain_controller.clone()],
         lacking: Vec::new(),
     };

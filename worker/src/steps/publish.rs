@@ -26,7 +26,8 @@ pub(super) async fn run(context: &Context<'_>) -> Result<Ended> {
         Permit::Guard | Permit::Park => None,
     };
     let mut ended = context.on_any(async |session| publish(context, session, missing).await).await?;
-    if let Some(Outcome::Published { by: Publisher::Exchange, lacking, .. }) = outcome(&mut ended) {
+    if let Some(Outcome::Published { by: Publisher::Exchange | Publisher::Unknown, lacking, .. }) = outcome(&mut ended)
+    {
         *lacking = what_lacked_it(context).await?;
     }
     Ok(ended)
@@ -39,14 +40,14 @@ fn outcome(ended: &mut Ended) -> Option<&mut Outcome> {
     }
 }
 
-/// Exchange asks nobody who has the key. What lacks it is seen as soon as the publication is, and mended by the steps that are still to come.
+/// Who else publishes may ask nobody who has the key. What lacks it is seen as soon as the publication is, and mended by the steps that are still to come.
 async fn what_lacked_it(context: &Context<'_>) -> Result<Vec<Evidence>> {
     if let Some(Outcome::Published { lacking, .. }) = context.step().outcome.as_deref() {
         return Ok(lacking.clone());
     }
     let lacking = lacking(context, &look(context).await?)?;
     if !lacking.is_empty() {
-        tracing::warn!("Exchange has published the new certificate by itself; not ready for it: {}", listed(&lacking));
+        tracing::warn!("The new certificate is published, and not by this run; not ready for it: {}", listed(&lacking));
     }
     Ok(lacking)
 }
@@ -54,7 +55,7 @@ async fn what_lacked_it(context: &Context<'_>) -> Result<Vec<Evidence>> {
 async fn publish(context: &Context<'_>, session: &mut Session, missing: Option<Missing>) -> Result<Ended> {
     let (place, seen) = context.place(session, context.pinned()?).await?;
     if place >= Place::Published {
-        return settle(context, session).await;
+        return settle(context, session, &seen).await;
     }
     match (context.claimed.permit, missing) {
         // Nothing of this run is announced: what is next there, if anything, is not to be published or replaced.
@@ -84,21 +85,39 @@ fn too_early(context: &Context<'_>) -> Result<Option<DateTime<Utc>>> {
 
 async fn go(context: &Context<'_>, session: &mut Session) -> Result<Ended> {
     let command = exchange::publish(context.pinned()?);
-    context.change_auth_config(session, command, |place, _| place >= Place::Published).await?;
-    settle(context, session).await
+    let seen = context.change_auth_config(session, command, |place, _| place >= Place::Published).await?;
+    settle(context, session, &seen).await
 }
 
 /// It is current on the pinned domain controller; done when it is on all.
-async fn settle(context: &Context<'_>, session: &mut Session) -> Result<Ended> {
+async fn settle(context: &Context<'_>, session: &mut Session, seen: &AuthConfig) -> Result<Ended> {
     let (domain_controllers, complete) = context.replicated(session, |place, _| place >= Place::Published).await?;
-    let ours = context.intended("-PublishCertificate").await?;
     let outcome = Outcome::Published {
         published_at: context.facts().published_at.unwrap_or_else(|| context.now()),
-        by: if ours { Publisher::Rekey } else { Publisher::Exchange },
+        by: publisher(context, seen).await?,
         domain_controllers,
         lacking: Vec::new(),
     };
     if complete { Ok(Ended::With(StepEnd::Done(outcome))) } else { Ok(context.again(REPLICATION, Some(outcome))) }
+}
+
+/// Who has published what `seen` shows as current.
+pub(super) async fn publisher(context: &Context<'_>, seen: &AuthConfig) -> Result<Publisher> {
+    if let Some(Outcome::Published { by, .. }) = context.step().outcome.as_deref() {
+        return Ok(*by);
+    }
+    if context.intended("-PublishCertificate").await? {
+        return Ok(Publisher::Rekey);
+    }
+    let date = context.facts().exchange_publishes_at;
+    let by_itself = date.zip(seen.changed_at).is_some_and(|(date, at)| is_by_itself(date, at, context.worker.began));
+    Ok(if by_itself { Publisher::Exchange } else { Publisher::Unknown })
+}
+
+/// Whether Exchange has published by itself, as it does when the date has come: `AuthConfig` changed then, before the eyes of a worker that `began`
+/// earlier. What changed before that may have been this run, and the database restored from a backup that does not know.
+fn is_by_itself(date: DateTime<Utc>, changed_at: DateTime<Utc>, began: DateTime<Utc>) -> bool {
+    date <= changed_at && began <= changed_at
 }
 
 /// What is missing before it may be published: every planned server must hold the certificate with a usable key, and Entra the key of a hybrid
@@ -198,4 +217,19 @@ fn guard_again(context: &Context<'_>, seen: &AuthConfig, so_far: Option<Outcome>
     };
     let at = date.map_or_else(|| context.now() + GUARD, |date| date - GUARD).max(context.worker.later(REPLICATION));
     Ended::With(StepEnd::Again { at, so_far })
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::TimeZone as _;
+
+    use super::*;
+
+    #[test]
+    fn only_what_exchange_did_at_its_date_and_before_our_eyes_is_said_to_be_its_doing() {
+        let at = |hour| Utc.with_ymd_and_hms(2026, 11, 23, hour, 0, 0).unwrap();
+        assert!(is_by_itself(at(10), at(11), at(9)));
+        assert!(!is_by_itself(at(12), at(11), at(9)), "somebody has not waited for the date");
+        assert!(!is_by_itself(at(10), at(11), at(12)), "it may have been this run, before the database was restored");
+    }
 }
