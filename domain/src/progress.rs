@@ -17,6 +17,9 @@ use crate::{
 /// Code of the trouble of a server that does not answer: the only one that an approved plan may tolerate.
 pub const SERVER_UNREACHABLE: &str = "server_unreachable";
 
+/// Code of the trouble of a worker that no Kerberos KDC gives a ticket: of its way, not of a server.
+pub const KDC_UNREACHABLE: &str = "kdc_unreachable";
+
 /// Code of the trouble of a step whose gate has lost its approvals.
 pub const APPROVAL_WITHDRAWN: &str = "approval_withdrawn";
 

@@ -4,7 +4,10 @@ use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{StepKind, Trouble, progress::SERVER_UNREACHABLE};
+use crate::{
+    StepKind, Trouble,
+    progress::{KDC_UNREACHABLE, SERVER_UNREACHABLE},
+};
 
 /// What becomes of a step that was tried as often as its policy allows.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize, ToSchema)]
@@ -34,7 +37,7 @@ pub struct RetryPolicy {
     pub first: TimeDelta,
     /// The longest real time between two tries.
     pub longest: TimeDelta,
-    /// Failures in a row after which the step is exhausted. A server that does not answer is waited for without end: it may be down for days.
+    /// Failures in a row after which the step is exhausted. A server, or KDC, that does not answer is waited for without end: it may be down for days.
     pub limit: i32,
     /// The same for what rarely helps: a cmdlet that says no.
     pub limit_refused: i32,
@@ -96,7 +99,7 @@ impl RetryPolicy {
     #[must_use]
     pub fn next(self, failures: i32, trouble: &Trouble, spread: f64) -> Next {
         let limit = match trouble.code.as_str() {
-            SERVER_UNREACHABLE => i32::MAX,
+            SERVER_UNREACHABLE | KDC_UNREACHABLE => i32::MAX,
             // A tenant passes its troubles by itself, and nothing is announced before it has (cloud.md 2.4).
             _ if passes_by_itself(trouble) => i32::MAX,
             "cmdlet_failed" | "no_effect" => self.limit_refused,
@@ -135,6 +138,7 @@ mod tests {
         let policy = StepKind::Distribute.retry();
         let longest = Next::After(TimeDelta::seconds(60));
         assert_eq!(policy.next(i32::MAX - 1, &trouble(SERVER_UNREACHABLE), 0.0), longest);
+        assert_eq!(policy.next(i32::MAX - 1, &trouble(KDC_UNREACHABLE), 0.0), longest);
         assert_eq!(policy.next(2, &trouble("cmdlet_failed"), 0.0), Next::Exhausted);
     }
 

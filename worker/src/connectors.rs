@@ -30,6 +30,14 @@ pub enum WireError {
         /// What happened.
         why: String,
     },
+    /// The command never left, because no KDC answers who would give a ticket: nothing was changed, try again.
+    #[error("there is no Kerberos ticket for {host}: {why}")]
+    NoKdc {
+        /// `host:port`.
+        host: String,
+        /// What happened.
+        why: String,
+    },
     /// The endpoint refuses to talk: wrong credentials, a certificate that is not trusted, no such endpoint. Trying again does not help.
     #[error("{host} refuses: {why}")]
     Refused {

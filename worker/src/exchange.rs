@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use domain::{
     Thumbprint, Trouble,
-    progress::SERVER_UNREACHABLE,
+    progress::{KDC_UNREACHABLE, SERVER_UNREACHABLE},
     snapshot::{AuthConfig, Version},
 };
 use psrp::{Command, ErrorRecord, Secret, Value};
@@ -75,6 +75,11 @@ impl CommandError {
             Self::Wire(WireError::NotSent { .. }) => {
                 (SERVER_UNREACHABLE, "Start the server or repair the way to it; the step is tried again by itself")
             }
+            Self::Wire(WireError::NoKdc { .. }) => (
+                KDC_UNREACHABLE,
+                "Set kdc, and realm if the user name does not say it, or let krb5.conf or the DNS (SRV records _kerberos._tcp.<realm>) name a KDC \
+                 that this machine reaches on TCP port 88; what waits for it is tried again by itself",
+            ),
             Self::Wire(WireError::Refused { code, action, .. }) => (*code, *action),
             Self::Wire(WireError::UnknownOutcome { .. }) => {
                 ("unknown_outcome", "Nothing to do: the step looks at the state first when it is tried again")

@@ -141,7 +141,9 @@ impl From<CommandError> for StepError {
         match error {
             CommandError::Failed { .. } if error.is_denied() => Self::Attention(trouble),
             CommandError::Failed { .. } | CommandError::Unexpected { .. } => Self::Retry(trouble),
-            CommandError::Wire(WireError::NotSent { .. } | WireError::UnknownOutcome { .. }) => Self::Retry(trouble),
+            CommandError::Wire(
+                WireError::NotSent { .. } | WireError::NoKdc { .. } | WireError::UnknownOutcome { .. },
+            ) => Self::Retry(trouble),
             CommandError::Wire(WireError::Refused { .. }) => Self::Attention(trouble),
         }
     }

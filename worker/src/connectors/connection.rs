@@ -267,9 +267,8 @@ impl Connection {
                 why,
                 "Set the clock of this machine by the domain's; Kerberos allows five minutes; then retry",
             ),
-            LogonError::Context(error @ (ContextError::NoKdc(_) | ContextError::Failed(_))) => {
-                WireError::NotSent { host, why: error.to_string() }
-            }
+            LogonError::Context(error @ ContextError::NoKdc(_)) => WireError::NoKdc { host, why: error.to_string() },
+            LogonError::Context(error @ ContextError::Failed(_)) => WireError::NotSent { host, why: error.to_string() },
         }
     }
 }

@@ -100,7 +100,12 @@ async fn negotiate_falls_back_to_ntlm_when_no_kdc_answers() {
     }
     logon.protocol = WindowsProtocol::Kerberos;
     let error = refusal(&peer.endpoint("https", Credentials::Windows(logon))).await;
-    assert!(matches!(&error, WireError::NotSent { why, .. } if why.contains("KDC")), "{error:?}");
+    assert!(matches!(&error, WireError::NoKdc { why, .. } if why.contains(&closed.to_string())), "{error:?}");
+    let trouble = exchange::CommandError::from(error).trouble();
+    assert_eq!(trouble.code, "kdc_unreachable");
+    for way_out in ["kdc", "realm", "krb5.conf", "SRV"] {
+        assert!(trouble.action.contains(way_out), "{trouble:?}");
+    }
 }
 
 #[tokio::test]
