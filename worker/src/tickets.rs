@@ -223,7 +223,7 @@ impl Worker {
         let intake = match system.source.read(record, &organizations, now) {
             Ok(intake) => intake,
             Err(faults) => {
-                warn!(system = system.id, "A record cannot be read: {faults:?}");
+                warn!(system = system.id, "A record cannot be read: {}", listed(&faults));
                 return self.keep_unusable(system, record, None, &Unusable::faults(&faults)).await.map(|()| None);
             }
         };
@@ -296,6 +296,11 @@ impl Worker {
 /// How the detail of a standing begins that rekey had to make up.
 const UNREAD: &str = "The ticket cannot be read";
 
+fn listed(faults: &[Fault]) -> String {
+    let told: Vec<_> = faults.iter().map(|fault| format!("{}: {}", fault.pointer, fault.detail)).collect();
+    told.join("; ")
+}
+
 /// Why nothing follows from a record, as a hook would be answered.
 #[derive(Debug)]
 struct Unusable {
@@ -306,8 +311,7 @@ struct Unusable {
 
 impl Unusable {
     fn faults(faults: &[Fault]) -> Self {
-        let detail: Vec<_> = faults.iter().map(|fault| format!("{}: {}", fault.pointer, fault.detail)).collect();
-        Self { status: 422, problem: "invalid_request", detail: detail.join("; ") }
+        Self { status: 422, problem: "invalid_request", detail: listed(faults) }
     }
 
     fn of(taken: &Taken) -> Option<Self> {
@@ -351,7 +355,8 @@ fn tell(system: &TicketSystem, intake: &Intake, taken: &Taken) {
             warn!(
                 system = system.id,
                 ticket = intake.ticket.number,
-                "No renewal can be raised from the change: {faults:?}"
+                "No renewal can be raised from the change: {}",
+                listed(faults)
             );
         }
         Taken::TooLate(late) => {
