@@ -295,8 +295,27 @@ pub(crate) struct Configured {
 /// Where the database is.
 #[derive(Clone, Debug)]
 pub(crate) enum Database {
-    Postgres(SecretString),
+    Postgres(PostgresUrl),
     Sqlite,
+}
+
+/// The URL of a PostgreSQL database. Where it is referred to, only those commands read it that use the database.
+#[derive(Clone, Debug)]
+pub(crate) enum PostgresUrl {
+    Referred(Reference),
+    Written(SecretString),
+}
+
+impl PostgresUrl {
+    pub(crate) fn read(&self) -> anyhow::Result<SecretString> {
+        let url = match self {
+            Self::Referred(reference) => reference.read().context("database")?,
+            Self::Written(url) => url.clone(),
+        };
+        let is_postgres = ["postgres://", "postgresql://"].iter().any(|scheme| url.expose_secret().starts_with(scheme));
+        ensure!(is_postgres, "database is neither \"sqlite\" nor a postgres:// URL nor a reference to one");
+        Ok(url)
+    }
 }
 
 /// Whose time runs.
@@ -541,12 +560,11 @@ fn build(file: File, folder: &Path, path: Option<&Path>) -> anyhow::Result<Confi
 
 fn database(text: Option<&str>, folder: &Path) -> anyhow::Result<Database> {
     let Some(text) = text.filter(|text| *text != "sqlite") else { return Ok(Database::Sqlite) };
-    let url = match Reference::parse(text, folder) {
-        Ok(reference) => reference.read().context("database")?,
-        Err(_) => SecretString::from(text),
-    };
-    let is_postgres = ["postgres://", "postgresql://"].iter().any(|scheme| url.expose_secret().starts_with(scheme));
-    ensure!(is_postgres, "database is neither \"sqlite\" nor a postgres:// URL nor a reference to one");
+    if let Ok(reference) = Reference::parse(text, folder) {
+        return Ok(Database::Postgres(PostgresUrl::Referred(reference)));
+    }
+    let url = PostgresUrl::Written(SecretString::from(text));
+    url.read()?;
     Ok(Database::Postgres(url))
 }
 
@@ -791,6 +809,16 @@ pub(crate) mod tests {
             assert!(error.contains(expected), "{text}\n{error}");
             assert!(!error.contains("hunter2"), "a password in clear is not repeated: {error}");
         }
+    }
+
+    #[test]
+    fn who_uses_no_database_needs_no_url_of_one() {
+        let config = parse("database = \"env:REKEY_NOT_SET_ANYWHERE\"").unwrap();
+        let Database::Postgres(url) = config.database else { panic!("it is referred to") };
+        assert!(format!("{:#}", url.read().unwrap_err()).contains("REKEY_NOT_SET_ANYWHERE is not set"));
+        let elsewhere = parse("database = \"env:PATH\"").unwrap();
+        let Database::Postgres(url) = elsewhere.database else { panic!("it is referred to") };
+        assert!(url.read().unwrap_err().to_string().contains("nor a postgres:// URL"));
     }
 
     #[test]

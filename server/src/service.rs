@@ -12,7 +12,7 @@ use anyhow::{Context as _, bail, ensure};
 use api::{State, Tokens};
 use db::{Db, Schema};
 use domain::Timeline;
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::ExposeSecret as _;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 use worker::{
@@ -24,7 +24,7 @@ use worker::{
 };
 
 use crate::{
-    config::{Clock, Config, Configured, Database},
+    config::{Clock, Config, Configured, Database, PostgresUrl},
     secrets,
 };
 
@@ -203,8 +203,8 @@ async fn tell_newer(db: &Db) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn open_postgres(url: &SecretString) -> anyhow::Result<Db> {
-    let db = Db::open(url.expose_secret()).await;
+pub(crate) async fn open_postgres(url: &PostgresUrl) -> anyhow::Result<Db> {
+    let db = Db::open(url.read()?.expose_secret()).await;
     db.context(
         "cannot open the database: start the server or mend the way to it, or correct `database` in the configuration",
     )
