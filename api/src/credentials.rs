@@ -34,6 +34,13 @@ pub struct Identity {
     pub proxy: Option<Proxy>,
 }
 
+impl Identity {
+    /// Whether it can be used, without asking anybody.
+    pub fn check(&self) -> Result<(), IdentityError> {
+        self.issuers.iter().cloned().try_for_each(|issuer| oidc::TokenReader::new(issuer).map(drop))
+    }
+}
+
 /// Why an [`Identity`] cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]

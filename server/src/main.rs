@@ -1,5 +1,6 @@
 //! The `rekey` binary: roles and tools as subcommands.
 
+mod check;
 mod config;
 mod demo;
 mod lab_command;
@@ -11,7 +12,7 @@ mod telemetry;
 
 use std::{path::PathBuf, process::ExitCode};
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use api::{Claims, Role as TokenRole};
 use chrono::{TimeDelta, Utc};
 use clap::{Args, Parser, Subcommand};
@@ -20,10 +21,7 @@ use domain::{
     OrganizationId,
     announcing::{Announcement, News},
 };
-use worker::{
-    connectors::cloud::Way,
-    outbox::{Delivered, Message},
-};
+use worker::outbox::{Delivered, Message};
 
 use crate::{
     config::Config,
@@ -90,7 +88,7 @@ enum Command {
 
 #[derive(Debug, Subcommand)]
 enum ConfigCommand {
-    /// Read everything that the configuration names and say what is wrong.
+    /// Read and ask everything that a start would, and say what is wrong. Changes nothing.
     Check,
 }
 
@@ -127,7 +125,7 @@ fn main() -> ExitCode {
     match run(cli) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("rekey: {error:#}");
+            eprintln!("rekey: {}", output::causes(&error));
             ExitCode::FAILURE
         }
     }
@@ -159,7 +157,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Openapi { .. } => say!("{}", api::openapi().to_pretty_json()?),
         Command::Token(args) => say!("{}", mint(&load()?, args)?),
-        Command::Config { command: ConfigCommand::Check } => check(&load()?)?,
+        Command::Config { command: ConfigCommand::Check } => check::run(&load()?).await?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -212,35 +210,11 @@ fn mint(config: &Config, args: TokenArgs) -> anyhow::Result<String> {
     service::tokens(config)?.mint(&claims).context("cannot mint the token")
 }
 
-fn check(config: &Config) -> anyhow::Result<()> {
-    secrets::check(config.token_key.as_ref(), "token_key")?;
-    secrets::check(config.seal_key.as_ref(), "seal_key")?;
-    let file = config.file.as_ref().map_or_else(|| "no file, all defaults".to_owned(), |f| f.display().to_string());
-    say!("{file}: good, {} organization(s)", config.organizations.len());
-    for configured in &config.organizations {
-        let organization = &configured.managed.organization;
-        let kind = if organization.lab { ", a lab" } else { "" };
-        say!("  {} ({}{kind}), policy {}", organization.id, organization.name, organization.policy.digest());
-        if let Some(way) = &configured.cloud {
-            check_tenant(way).with_context(|| format!("organization {}: cloud", organization.id))?;
-            let not_after = way.credentials.signer.not_after();
-            for told in organization.cloud.iter().flat_map(|cloud| config::cautions(cloud, not_after, Utc::now())) {
-                say!("    note: {told}");
-            }
-        }
-    }
-    for target in &config.outbound.subscriptions {
-        let events = if target.events.is_empty() { "all events".to_owned() } else { target.events.join(", ") };
-        say!("  target {}: {events}", target.id);
-    }
-    Ok(())
-}
-
 /// Sends a message that tells of nothing.
 async fn test_target(config: &Config, target: &str) -> anyhow::Result<ExitCode> {
-    let known = || config.outbound.subscriptions.iter().map(|one| one.id.as_str()).collect::<Vec<_>>().join(", ");
+    let known = || output::listed(config.outbound.subscriptions.iter().map(|one| &one.id));
     let found = config.outbound.subscriptions.iter().find(|one| one.id == target);
-    let found = found.with_context(|| format!("there is no target {target}; there are: {}", known()))?;
+    let found = found.with_context(|| format!("there is no target {target}; configured: {}", known()))?;
     let (id, now) = (uuid::Uuid::now_v7(), Utc::now());
     let announcement = Announcement {
         id,
@@ -264,23 +238,6 @@ async fn test_target(config: &Config, target: &str) -> anyhow::Result<ExitCode> 
             Ok(ExitCode::FAILURE)
         }
     }
-}
-
-/// Says who signs in to a tenant; fails when Entra would not let them.
-fn check_tenant(way: &Way) -> anyhow::Result<()> {
-    let (signer, now) = (&way.credentials.signer, Utc::now());
-    let (thumbprint, until) = (signer.thumbprint(), signer.not_after());
-    ensure!(
-        now < until,
-        "the certificate {thumbprint} expired at {until}: make another one, register it with application {} and name it here",
-        way.credentials.client_id
-    );
-    say!(
-        "    tenant {}, as {} with certificate {thumbprint}, valid until {until}",
-        way.tenant,
-        way.credentials.client_id
-    );
-    Ok(())
 }
 
 /// The signals that end a service.

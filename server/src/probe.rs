@@ -6,14 +6,18 @@ use anyhow::Context as _;
 use domain::Trouble;
 use worker::probe::{Configuration, Found, Probed, Tenancy, Tried};
 
-use crate::{config::Config, output::say, service, telemetry};
+use crate::{
+    config::Config,
+    output::{self, say},
+    service, telemetry,
+};
 
 /// Exit codes: 0 when a renewal could start, 1 when something has to be mended first.
 pub(crate) async fn run(config: &Config, id: &str) -> anyhow::Result<ExitCode> {
     telemetry::start("warn", config.log_format)?;
-    let known = || config.organizations.iter().map(|c| c.managed.organization.id.to_string()).collect::<Vec<_>>();
+    let known = || output::listed(config.organizations.iter().map(|c| &c.managed.organization.id));
     let found = config.organizations.iter().find(|c| c.managed.organization.id.as_str() == id);
-    let configured = found.with_context(|| format!("there is no organization {id}, only: {}", known().join(", ")))?;
+    let configured = found.with_context(|| format!("there is no organization {id}; configured: {}", known()))?;
     let timeline = service::timeline(config).await?;
     let managed = &service::managed(configured, timeline)?;
     say!("{id} ({})", managed.organization.name);

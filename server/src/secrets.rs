@@ -1,6 +1,7 @@
 //! Secrets by reference, and the service's own keys.
 
 use std::{
+    fmt,
     fs::OpenOptions,
     io::Write as _,
     path::{Path, PathBuf},
@@ -15,6 +16,16 @@ use zeroize::Zeroizing;
 pub(crate) enum Reference {
     Environment(String),
     File(PathBuf),
+}
+
+/// As people write it.
+impl fmt::Display for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Environment(name) => write!(f, "env:{name}"),
+            Self::File(path) => write!(f, "file:{}", path.display()),
+        }
+    }
 }
 
 impl Reference {
@@ -38,30 +49,34 @@ impl Reference {
         };
         let text = Zeroizing::new(text);
         let secret = text.trim_end_matches(['\r', '\n']);
-        if secret.is_empty() { bail!("{self:?} is empty") } else { Ok(SecretString::from(secret)) }
+        if secret.is_empty() { bail!("{self} is empty") } else { Ok(SecretString::from(secret)) }
     }
 }
 
 /// A key of 32 bytes: from its reference, else from a file in `data_dir` that is made when missing, readable by its owner only.
 pub(crate) fn key(reference: Option<&Reference>, data_dir: &Path, name: &str) -> anyhow::Result<Zeroizing<[u8; 32]>> {
-    let text = match reference {
-        Some(reference) => reference.read()?,
+    match reference {
+        Some(reference) => read_key(reference, name),
         None => {
             let path = data_dir.join(name);
             if !path.exists() {
                 make(&path).with_context(|| format!("cannot make {}", path.display()))?;
             }
-            Reference::File(path).read()?
+            read_key(&Reference::File(path), name)
         }
-    };
-    parse_key(text.expose_secret()).with_context(|| format!("{name} must be 64 hexadecimal digits"))
+    }
 }
 
-/// Whether the key that a reference names can be used.
-pub(crate) fn check(reference: Option<&Reference>, name: &str) -> anyhow::Result<()> {
-    let Some(reference) = reference else { return Ok(()) };
+/// Whether [`key`] would find one that can be used, or make it.
+pub(crate) fn check(reference: Option<&Reference>, data_dir: &Path, name: &str) -> anyhow::Result<()> {
+    let path = data_dir.join(name);
+    let made = path.exists().then_some(Reference::File(path));
+    reference.or(made.as_ref()).map_or(Ok(()), |reference| read_key(reference, name).map(drop))
+}
+
+fn read_key(reference: &Reference, name: &str) -> anyhow::Result<Zeroizing<[u8; 32]>> {
     let text = reference.read().with_context(|| name.to_owned())?;
-    parse_key(text.expose_secret()).map(drop).with_context(|| format!("{name} must be 64 hexadecimal digits"))
+    parse_key(text.expose_secret()).with_context(|| format!("{name} must be 64 hexadecimal digits"))
 }
 
 fn make(path: &Path) -> anyhow::Result<()> {
@@ -102,12 +117,21 @@ mod tests {
     }
 
     #[test]
+    fn an_empty_secret_is_named_as_it_was_written() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("empty"), "\n").unwrap();
+        let error = Reference::parse("file:empty", folder.path()).unwrap().read().unwrap_err().to_string();
+        assert_eq!(error, format!("file:{} is empty", folder.path().join("empty").display()));
+    }
+
+    #[test]
     fn a_key_that_is_no_key_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("seal.key");
         for bad in ["", "abc", &"g".repeat(64), &"é".repeat(32)] {
             std::fs::write(&path, bad).unwrap();
             assert!(key(None, folder.path(), "seal.key").is_err(), "{bad}");
+            assert!(check(None, folder.path(), "seal.key").is_err(), "{bad}");
         }
     }
 }

@@ -7,11 +7,16 @@ use tracing_subscriber::{EnvFilter, filter::filter_fn, layer::SubscriberExt as _
 
 use crate::config::LogFormat;
 
-/// Starts logging. `asked` is a level or `target=level,…`.
-pub(crate) fn start(asked: &str, format: LogFormat) -> anyhow::Result<()> {
+/// What is heard when `asked` is a level or `target=level,…`.
+pub(crate) fn filter(asked: &str) -> anyhow::Result<EnvFilter> {
     // Statements and sockets are noise to everybody but their makers: who wants them names them.
-    let filter = EnvFilter::try_new(format!("actix_server=warn,h2=warn,hyper=warn,sqlx=warn,{asked}"))
-        .with_context(|| format!("log is `{asked}`: use a level like info"))?;
+    EnvFilter::try_new(format!("actix_server=warn,h2=warn,hyper=warn,sqlx=warn,{asked}"))
+        .with_context(|| format!("log is `{asked}`: use a level like info"))
+}
+
+/// Starts logging what is `asked` for.
+pub(crate) fn start(asked: &str, format: LogFormat) -> anyhow::Result<()> {
+    let filter = filter(asked)?;
     let subscriber =
         tracing_subscriber::registry().with(filter_fn(|metadata| may_speak(metadata.target()))).with(filter);
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
