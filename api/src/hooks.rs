@@ -19,6 +19,7 @@ use db::{Arrival, Delivered, Taker};
 use domain::{
     DeliveryId, Digest, OrganizationId,
     intake::{Fault, Intake, SourceKind},
+    storable::storable,
 };
 use futures_util::StreamExt as _;
 use serde_json::Value;
@@ -336,7 +337,7 @@ fn understood(
     let organizations: Vec<_> = organizations.collect();
     let intake = source.reading.read(&value, &organizations, state.now()).map_err(|faults| unusable(&faults))?;
     let event = value.get("specversion").and_then(|_| value.get("id")).and_then(Value::as_str);
-    Ok((intake, event.map(|id| id.chars().take(255).collect())))
+    Ok((intake, event.map(|id| storable(id).chars().take(255).collect())))
 }
 
 /// What cannot be used, named in the body.

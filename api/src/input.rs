@@ -9,7 +9,9 @@ use actix_web::{
     http::header::{self, HeaderMap},
     web::{self, Bytes},
 };
+use domain::storable::{HOLDS_NUL, nul_in, storable};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::Value;
 use serde_path_to_error::Segment;
 use utoipa::{IntoParams, ToSchema};
 
@@ -30,15 +32,29 @@ impl<T: DeserializeOwned + 'static> FromRequest for Body<T> {
     type Future = Pin<Box<dyn Future<Output = Result<Self, Problem>>>>;
 
     fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
-        let declared = is_json(request.headers());
-        let bytes = Bytes::from_request(request, payload);
-        Box::pin(async move {
-            if !declared {
-                return Err(Problem::unsupported_media_type());
-            }
-            parse(&received(bytes).await?).map(Self)
-        })
+        let bytes = declared_json(request, payload);
+        Box::pin(async move { parse(&bytes.await?).map(Self) })
     }
+}
+
+/// A record of another system as a JSON body. Whoever reads it leaves most of it out, so what cannot be stored is refused only where it is read.
+#[derive(Debug)]
+pub(crate) struct ForeignRecord(pub(crate) Value);
+
+impl FromRequest for ForeignRecord {
+    type Error = Problem;
+    type Future = Pin<Box<dyn Future<Output = Result<Self, Problem>>>>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let bytes = declared_json(request, payload);
+        Box::pin(async move { read_json(&bytes.await?).map(Self) })
+    }
+}
+
+fn declared_json(request: &HttpRequest, payload: &mut Payload) -> impl Future<Output = Result<Bytes, Problem>> + use<> {
+    let declared = is_json(request.headers());
+    let bytes = Bytes::from_request(request, payload);
+    async move { if declared { received(bytes).await } else { Err(Problem::unsupported_media_type()) } }
 }
 
 /// A JSON body that may be left out.
@@ -81,12 +97,8 @@ fn is_json(headers: &HeaderMap) -> bool {
 
 /// Reads JSON; what is wrong is named by its JSON Pointer.
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
-    // Serde would read a list as the members of a struct in order.
-    if bytes.trim_ascii_start().starts_with(b"[") {
-        let detail = "invalid type: list, expected an object".to_owned();
-        return Err(Problem::invalid_request(vec![FieldError { pointer: String::new(), detail }]));
-    }
-    let value = serde_json::from_slice(bytes).map_err(|error| Problem::malformed_json(format!("{error}.")))?;
+    let value = read_json(bytes)?;
+    refuse_nul(&value)?;
     // From the bytes, because a value has forgotten members that stand there twice.
     let mut json = serde_json::Deserializer::from_slice(bytes);
     match serde_path_to_error::deserialize(&mut json) {
@@ -97,8 +109,23 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     }
 }
 
+fn refuse_nul(value: &Value) -> Result<(), Problem> {
+    let fault = |pointer| FieldError { pointer, detail: HOLDS_NUL.to_owned() };
+    let errors: Vec<_> = nul_in(value).into_iter().map(fault).collect();
+    if errors.is_empty() { Ok(()) } else { Err(Problem::invalid_request(errors)) }
+}
+
+fn read_json(bytes: &[u8]) -> Result<Value, Problem> {
+    // Serde would read a list as the members of a struct in order.
+    if bytes.trim_ascii_start().starts_with(b"[") {
+        let detail = "invalid type: list, expected an object".to_owned();
+        return Err(Problem::invalid_request(vec![FieldError { pointer: String::new(), detail }]));
+    }
+    serde_json::from_slice(bytes).map_err(|error| Problem::malformed_json(format!("{error}.")))
+}
+
 /// Reads a JSON value; what is wrong is named by its JSON Pointer.
-pub(crate) fn read_value<T: DeserializeOwned>(value: serde_json::Value) -> Result<T, Problem> {
+pub(crate) fn read_value<T: DeserializeOwned>(value: Value) -> Result<T, Problem> {
     serde_path_to_error::deserialize(value).map_err(told)
 }
 
@@ -194,17 +221,20 @@ impl<T: DeserializeOwned> FromRequest for Params<T> {
     type Future = std::future::Ready<Result<Self, Problem>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        let read = serde_path_to_error::deserialize(query(request)).map(Self).map_err(|error| {
-            let name = error.path().to_string();
-            let why = in_words_of_json(&error.into_inner().to_string());
-            Problem::invalid_parameter(format!("Query parameter `{name}`: {why}."))
-        });
-        std::future::ready(read)
+        std::future::ready(read_query(request.query_string()).map(Self))
     }
 }
 
-fn query(request: &HttpRequest) -> serde_urlencoded::Deserializer<'_> {
-    serde_urlencoded::Deserializer::new(form_urlencoded::parse(request.query_string().as_bytes()))
+fn read_query<T: DeserializeOwned>(query: &str) -> Result<T, Problem> {
+    let wrong = |name: &str, why: &str| Problem::invalid_parameter(format!("Query parameter `{name}`: {why}."));
+    let pairs = form_urlencoded::parse(query.as_bytes());
+    if let Some((name, _)) = pairs.clone().find(|(name, value)| name.contains('\0') || value.contains('\0')) {
+        return Err(wrong(&storable(name), HOLDS_NUL));
+    }
+    serde_path_to_error::deserialize(serde_urlencoded::Deserializer::new(pairs)).map_err(|error| {
+        let name = error.path().to_string();
+        wrong(&name, &in_words_of_json(&error.into_inner().to_string()))
+    })
 }
 
 /// What `If-Match` asks for.

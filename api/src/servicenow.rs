@@ -2,7 +2,6 @@
 
 use actix_web::{HttpResponse, post, web::Data};
 use domain::{Digest, TicketWord, intake::Source};
-use serde_json::Value;
 use utoipa::ToSchema;
 
 use crate::{
@@ -10,7 +9,7 @@ use crate::{
     caller::{May, Raise},
     hooks::unusable,
     idempotency::CallerKey,
-    input::Body,
+    input::ForeignRecord,
     renewals::raise,
 };
 
@@ -115,7 +114,7 @@ pub(crate) struct Inputs {
 pub(crate) async fn create_renewal_from_servicenow(
     caller: May<Raise>,
     state: Data<State>,
-    Body(record): Body<Value>,
+    ForeignRecord(record): ForeignRecord,
 ) -> Result<HttpResponse, Problem> {
     let organizations: Vec<_> = state.organizations_of(caller.caller()).map(|organization| &organization.id).collect();
     let read = Source::servicenow().read(&record, &organizations, state.now());

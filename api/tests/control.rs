@@ -124,3 +124,25 @@ async fn the_verbs_need_an_operator_a_reason_and_the_version_that_was_seen() {
     service.post(ROOT, &format!("{url}/pause"), json!({"reason": "Because"})).await.expect(200);
     service.stop().await;
 }
+
+#[tokio::test]
+async fn a_reason_with_a_nul_is_refused_with_its_place_and_changes_nothing() {
+    for service in Service::start_on_each().await {
+        let (url, digest) = service.planned().await;
+        let reason = "Looked\0at it";
+        let decision = json!({"gate": "execute", "verb": "approve", "plan_digest": digest, "reason": reason});
+        let asked = [
+            (BOB, "decisions", decision),
+            (OSCAR, "pause", json!({"reason": reason})),
+            (OSCAR, "replan", json!({"reason": reason})),
+            (OSCAR, "cancel", json!({"reason": reason})),
+        ];
+        for (who, what, body) in asked {
+            let problem = service.post(who, &format!("{url}/{what}"), body).await.problem(422, "invalid_request");
+            let detail = "holds a NUL character, which cannot be stored";
+            assert_eq!(problem["errors"], json!([{"pointer": "/reason", "detail": detail}]), "{what}");
+        }
+        assert_eq!(service.get(ALICE, &url).await.expect(200)["state"]["status"], "awaiting_approval");
+        service.stop().await;
+    }
+}

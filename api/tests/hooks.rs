@@ -388,6 +388,32 @@ async fn each_shape_that_servicenow_sends_is_read_by_the_hook() {
 }
 
 #[tokio::test]
+async fn a_nul_in_what_is_read_is_refused_with_its_place_and_kept_and_elsewhere_it_does_no_harm() {
+    for service in Service::start_on_each().await {
+        let members = ["number", "key", "organization", "requested_by", "event", "note", "state"];
+        for member in members {
+            let mut body = json!({"number": "CHG1", "key": "1"});
+            body[member] = json!("CHG\01");
+            let problem = deliver(&service, GENERIC, &body).await.problem(422, "invalid_request");
+            assert_eq!(problem["errors"][0]["pointer"], format!("/{member}"), "{problem}");
+            assert!(problem["errors"][0]["detail"].as_str().unwrap().contains("NUL"), "{problem}");
+            let newest = kept(&service, "verdict=refused").await.remove(0);
+            let shown =
+                service.get(VERA, &format!("{DELIVERIES}/{}", newest["id"].as_str().unwrap())).await.expect(200);
+            assert_eq!((&shown["status"], &shown["body"]), (&json!(422), &json!(body.to_string())));
+        }
+        assert_eq!(kept(&service, "verdict=refused").await.len(), members.len());
+        let change = changed(json!({"comments": "copied from a\0terminal", "u_field\0": "\0"}));
+        deliver(&service, SERVICENOW, &change).await.expect(202);
+        let event = json!({
+            "specversion": "1.0", "id": "\01", "type": "change\0made", "data": {"number": "CHG2", "organization": "fabrikam"}
+        });
+        deliver(&service, GENERIC, &event).await.expect(202);
+        service.stop().await;
+    }
+}
+
+#[tokio::test]
 async fn later_deliveries_say_how_the_ticket_stands_and_those_that_come_late_change_nothing() {
     for service in Service::start_on_each().await {
         let first = deliver(&service, SERVICENOW, &record()).await;

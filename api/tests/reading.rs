@@ -249,3 +249,26 @@ async fn a_fan_out_over_servers_shows_how_far_it_is_and_tells_the_end_of_each() 
     assert_eq!(ends, [("step.succeeded", one), ("step.retried", other), ("step.needs_attention", other)]);
     service.stop().await;
 }
+
+#[tokio::test]
+async fn a_parameter_with_a_nul_is_refused_by_its_name() {
+    for service in Service::start_on_each().await {
+        let asked = [
+            ("/v1/deliveries?ticket=%00", "ticket"),
+            ("/v1/deliveries?source=%00a", "source"),
+            ("/v1/outbox?target=a%00", "target"),
+            ("/v1/renewals?organization=con%00toso", "organization"),
+        ];
+        for (path, name) in asked {
+            let problem = service.get(VERA, path).await.problem(400, "invalid_parameter");
+            let detail = problem["detail"].as_str().unwrap();
+            assert!(detail.contains(&format!("`{name}`")) && detail.contains("NUL"), "{detail}");
+        }
+        for path in ["/v1/renewals/%00", "/v1/organizations/con%00toso", "/v1/deliveries/%00", "/v1/hooks/generic/%00"]
+        {
+            let status = service.get(VERA, path).await.status.as_u16();
+            assert!((400..500).contains(&status), "{path}: {status}");
+        }
+        service.stop().await;
+    }
+}

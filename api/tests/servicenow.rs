@@ -55,6 +55,20 @@ async fn a_record_that_is_sent_again_makes_no_second_renewal() {
 }
 
 #[tokio::test]
+async fn a_nul_is_refused_only_where_the_record_is_read() {
+    for service in Service::start_on_each().await {
+        let mut bad = record();
+        bad["short_description"] = json!("Renew\0it");
+        let problem = service.post(ALICE, PATH, bad).await.problem(422, "invalid_request");
+        assert_eq!(problem["errors"][0]["pointer"], "/short_description");
+        let mut good = record();
+        good["comments"] = json!("copied from a\0terminal");
+        service.post(ALICE, PATH, good).await.expect(202);
+        service.stop().await;
+    }
+}
+
+#[tokio::test]
 async fn each_shape_that_servicenow_sends_is_read() {
     let display = json!({
         "sys_id": {"display_value": "x", "value": "2f4ac6c4b750230096c3e4f6ee11a9fe"},

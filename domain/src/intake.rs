@@ -20,6 +20,7 @@ use crate::{
     OrganizationId, Reason, Request, Ticket, TicketStanding, TicketWord,
     intake::field::Record,
     request::{ChangeType, Risk},
+    storable::storable,
 };
 
 /// What a source sends.
@@ -212,7 +213,7 @@ impl Source {
             mod_count: record.number(Name::ModCount),
             updated_at: record.time(Name::UpdatedAt).or(envelope.at),
         };
-        let event = record.text(Name::Event).or_else(|| envelope.event.map(str::to_owned));
+        let event = record.text(Name::Event).or_else(|| envelope.event.map(storable));
         let requested_by = record.text(Name::RequestedBy);
         let approval = record.text(Name::Approval).map(|word| word.to_lowercase());
         let standing = self.standing(&mut record, approval.as_deref(), envelope.deleted, now);

@@ -29,6 +29,7 @@ mod skipping;
 pub mod snapshot;
 mod soaking;
 pub mod step;
+pub mod storable;
 pub mod thumbprint;
 pub mod ticket;
 pub mod timeline;

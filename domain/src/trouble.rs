@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::storable::storable;
+
 /// A failure told so that an administrator can act on it. Never carries a secret.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize, ToSchema)]
 #[schema(example = json!({
@@ -20,10 +22,10 @@ pub struct Trouble {
 }
 
 impl Trouble {
-    /// A trouble with its stable code, what happened and what to do.
+    /// A trouble with its stable code, what happened and what to do. Other systems have a part in its words, so they are made [`storable`].
     #[must_use]
     pub fn new(code: &str, message: impl Into<String>, action: impl Into<String>) -> Self {
-        Self { code: code.to_owned(), message: message.into(), action: action.into() }
+        Self { code: code.to_owned(), message: storable(message), action: storable(action) }
     }
 }
 

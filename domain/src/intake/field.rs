@@ -3,6 +3,8 @@
 use chrono::{DateTime, NaiveDateTime, Utc};
 use serde_json::Value;
 
+use crate::storable::HOLDS_NUL;
+
 use super::{Envelope, Fault, Name, Source, SourceKind};
 
 /// A member: strings, numbers, booleans or objects with `value` for the same thing (itsm.md 5.1).
@@ -25,6 +27,7 @@ impl Field {
         };
         match value {
             Some(Value::String(text)) if text.trim().is_empty() => Ok(Self::Empty),
+            Some(Value::String(text)) if text.contains('\0') => Err(HOLDS_NUL),
             Some(Value::String(text)) => Ok(Self::Text(text.trim().to_owned())),
             Some(Value::Number(number)) => Ok(Self::Text(number.to_string())),
             Some(Value::Bool(yes)) => Ok(Self::Text(yes.to_string())),
