@@ -19,6 +19,8 @@ pub use pool::{Lease, Sessions};
 pub use session::{Answer, Session};
 pub use tls::{Identity, InvalidTrust, Pin, Trust};
 
+use domain::storable::make_json_storable;
+
 /// Why nothing came back from an endpoint, by what it means for a command that was to change something.
 #[derive(Debug, thiserror::Error)]
 pub enum WireError {
@@ -60,7 +62,7 @@ pub enum WireError {
     },
 }
 
-/// The body of an answer; `None` as soon as it is longer than `most` bytes.
+/// The JSON of an answer, as every database can hold what it says; `None` as soon as it is longer than `most` bytes.
 async fn read_body(mut response: reqwest::Response, most: usize) -> reqwest::Result<Option<Vec<u8>>> {
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await? {
@@ -69,5 +71,6 @@ async fn read_body(mut response: reqwest::Response, most: usize) -> reqwest::Res
         }
         body.extend_from_slice(&chunk);
     }
+    make_json_storable(&mut body);
     Ok(Some(body))
 }

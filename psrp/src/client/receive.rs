@@ -199,7 +199,11 @@ impl Pool {
         Ok(())
     }
 
+    /// What a message says, without NUL.
     fn value(&mut self, message: &Message) -> Result<Value, ClientError> {
-        decode_among(&message.data, self.keys.session_key(), &mut self.received).map_err(ClientError::protocol)
+        let mut value =
+            decode_among(&message.data, self.keys.session_key(), &mut self.received).map_err(ClientError::protocol)?;
+        value.replace_nul();
+        Ok(value)
     }
 }

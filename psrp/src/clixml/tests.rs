@@ -342,3 +342,20 @@ fn survives(text: &[u8], key: &SessionKey) {
         encode(&value, Some(key)).expect("what was read can be written");
     }
 }
+
+#[test]
+fn a_nul_is_replaced_in_every_text_and_nowhere_else() {
+    let secret = || Value::from(Secret::new("p\0"));
+    let made = |nul: &str, unit: u16| {
+        let text = || Value::from(format!("a{nul}"));
+        let pairs = vec![(text(), Value::Uri(nul.to_owned())), (1.into(), Value::Bytes(vec![0]))];
+        let object = Object { base: Base::Dictionary(pairs), ..Object::of_type(nul) }
+            .shown_as(nul)
+            .with(&format!("b{nul}"), list(Base::Stack(vec![text(), secret(), Value::Char(unit)])))
+            .with_member("c", list(Base::Primitive(Value::Xml(nul.to_owned()))));
+        Value::from(object)
+    };
+    let mut value = made("\0", 0);
+    value.replace_nul();
+    assert_eq!(value, made("\u{FFFD}", 0xFFFD));
+}

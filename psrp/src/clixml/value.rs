@@ -265,6 +265,21 @@ impl Value {
         }
     }
 
+    /// Puts U+FFFD in the place of each NUL in its texts, which not everybody can hold that they are handed on to. Bytes and secrets stay as they are.
+    pub fn replace_nul(&mut self) {
+        match self {
+            Self::Decimal(text)
+            | Self::ScriptBlock(text)
+            | Self::String(text)
+            | Self::Uri(text)
+            | Self::Version(text)
+            | Self::Xml(text) => replace_nul(text),
+            Self::Char(unit) if *unit == 0 => *unit = 0xFFFD,
+            Self::Object(object) => object.replace_nul(),
+            _ => {}
+        }
+    }
+
     fn primitive(&self) -> &Self {
         match self {
             Self::Object(object) => match &object.base {
@@ -311,12 +326,43 @@ impl Object {
         all.find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value)
     }
 
+    fn replace_nul(&mut self) {
+        self.type_names.iter_mut().chain(&mut self.to_string).for_each(replace_nul);
+        self.base.replace_nul();
+        for (name, value) in self.properties.iter_mut().chain(&mut self.members) {
+            replace_nul(name);
+            value.replace_nul();
+        }
+    }
+
     fn text(&self) -> String {
         match (&self.to_string, &self.base) {
             (Some(text), _) => text.clone(),
             (None, Base::Primitive(inner)) => inner.text(),
             (None, _) => self.type_names.first().cloned().unwrap_or_default(),
         }
+    }
+}
+
+impl Base {
+    fn replace_nul(&mut self) {
+        match self {
+            Self::None => {}
+            Self::Dictionary(pairs) => pairs.iter_mut().for_each(|(key, value)| {
+                key.replace_nul();
+                value.replace_nul();
+            }),
+            Self::Enumerable(items) | Self::List(items) | Self::Queue(items) | Self::Stack(items) => {
+                items.iter_mut().for_each(Value::replace_nul);
+            }
+            Self::Primitive(value) => value.replace_nul(),
+        }
+    }
+}
+
+fn replace_nul(text: &mut String) {
+    if text.contains('\0') {
+        *text = text.replace('\0', "\u{FFFD}");
     }
 }
 

@@ -8,7 +8,7 @@ use aws_lc_rs::{
     },
 };
 use chrono::{DateTime, Utc};
-use domain::Thumbprint;
+use domain::{Thumbprint, storable::storable};
 use serde::Serialize;
 use x509_parser::{
     certificate::X509Certificate,
@@ -129,8 +129,8 @@ pub fn inspect(der: &[u8]) -> Result<Inspection, Error> {
     Ok(Inspection {
         thumbprint: Thumbprint::of_der(der),
         sha256: upper_hex(digest::digest(&digest::SHA256, der).as_ref()),
-        subject: certificate.subject().to_string(),
-        issuer: certificate.issuer().to_string(),
+        subject: storable(certificate.subject().to_string()),
+        issuer: storable(certificate.issuer().to_string()),
         issuance: issuance(&certificate, &signature),
         serial: serial(&certificate),
         not_before: moment(certificate.validity().not_before)?,
@@ -268,7 +268,8 @@ fn basic_constraints(certificate: &X509Certificate<'_>) -> Result<Option<BasicCo
 
 fn alternative_names(certificate: &X509Certificate<'_>) -> Result<Vec<String>, Error> {
     let extension = certificate.subject_alternative_name().map_err(twice)?;
-    Ok(extension.map_or_else(Vec::new, |found| found.value.general_names.iter().map(ToString::to_string).collect()))
+    let names = extension.map(|found| &found.value.general_names);
+    Ok(names.into_iter().flatten().map(|name| storable(name.to_string())).collect())
 }
 
 fn twice(error: x509_parser::error::X509Error) -> Error {

@@ -2,7 +2,10 @@
 
 use std::{fmt, time::Duration};
 
-use domain::announcing::{PublicUrl, Text};
+use domain::{
+    announcing::{PublicUrl, Text},
+    storable::storable,
+};
 use futures_util::future::BoxFuture;
 use lettre::{
     AsyncSmtpTransport, AsyncTransport as _, Message as Mail, Tokio1Executor,
@@ -225,5 +228,5 @@ fn wrapped(text: &str) -> String {
 }
 
 fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(300).collect()
+    storable(text).split_whitespace().collect::<Vec<_>>().join(" ").chars().take(300).collect()
 }

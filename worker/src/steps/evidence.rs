@@ -8,6 +8,7 @@ use domain::{
     planning::{APP_POOLS, SERVICE_HOST},
     snapshot::{Key, Store},
     step::{CheckResult, Evidence, Process},
+    storable::storable,
 };
 use futures_util::{StreamExt as _, stream};
 use serde::Deserialize;
@@ -210,7 +211,7 @@ async fn told_keys(context: &Context<'_>, planned: &PlannedServer) -> std::resul
 }
 
 fn evidence(check: &str, target: &str, result: CheckResult, detail: String) -> Evidence {
-    Evidence { check: check.to_owned(), target: target.to_owned(), result, detail }
+    Evidence { check: check.to_owned(), target: target.to_owned(), result, detail: storable(detail) }
 }
 
 #[cfg(test)]
