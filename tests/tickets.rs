@@ -7,7 +7,7 @@ use lab::{Lab, Options, journal::EffectKind};
 use reqwest::StatusCode;
 use serde_json::{Value as Json, json};
 
-use crate::support::{Person, Rekey, people, until};
+use crate::support::{Database, Person, Rekey, people, until};
 
 /// Four hours in a second.
 const SCALE: f64 = 14_400.0;
@@ -31,13 +31,22 @@ impl Place {
 
     /// With rules of the organization that may depend on the lab's time.
     async fn start_under(policy: impl FnOnce(DateTime<Utc>) -> String) -> Self {
+        Self::start_on(None, policy).await
+    }
+
+    /// On this database; the SQLite of the configuration if none.
+    async fn start_on(database: Option<&Database>, policy: impl FnOnce(DateTime<Utc>) -> String) -> Self {
         let lab = Lab::start(Options { scale: SCALE, tickets: true, ..Options::default() }).await.unwrap();
         let folder = tempfile::tempdir().unwrap();
         let files = lab.write_files(folder.path()).unwrap();
         add_sources(&files.config, folder.path());
         let text = std::fs::read_to_string(&files.config).unwrap();
         std::fs::write(&files.config, format!("{text}{}", policy(lab.now()))).unwrap();
-        let rekey = Rekey::serve(&files.config).await;
+        let mut command = Rekey::command(&files.config, "serve");
+        if let Some(database) = database {
+            command.env("REKEY_DATABASE", database.url());
+        }
+        let rekey = Rekey::start(&mut command).await;
         let [requester, approver] = people(&files.config, [("alice", "administrator"), ("bob", "approver")]).await;
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
         Self { lab, rekey, requester, approver, http, folder }
@@ -306,6 +315,33 @@ async fn a_change_that_cannot_be_used_is_kept_once_as_a_refused_delivery() {
     let next = place.control("/tickets/servicenow", new_change()).await;
     place.renewal_of(next["number"].as_str().unwrap()).await;
     assert_eq!(kept().await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_that_a_database_cannot_hold_keep_no_other_from_being_read() {
+    for database in [None, Some(Database::create().await)] {
+        let place = Place::start_on(database.as_ref(), |_| String::new()).await;
+        // PostgreSQL takes it into no index.
+        let endless: String = (0..300).map(|_| uuid::Uuid::new_v4().simple().to_string()).collect();
+        let mut unusable = new_change();
+        unusable["fields"]["number"] = json!(endless);
+        place.control("/tickets/servicenow", unusable).await;
+        let mut odd = new_change();
+        odd["fields"]["short_description"] = json!("Renew the\0certificate");
+        let odd = place.control("/tickets/servicenow", odd).await;
+        let id = place.renewal_of(odd["number"].as_str().unwrap()).await;
+        assert_eq!(place.renewal(&id).await["request"]["note"], "Renew the\u{FFFD}certificate");
+        let refused = "/v1/deliveries?source=servicenow&verdict=refused";
+        let kept = place.requester.get(&place.rekey, refused).await;
+        let kept = kept["items"].as_array().unwrap();
+        assert_eq!(kept.len(), 1, "{kept:#?}");
+        let shown =
+            place.requester.get(&place.rekey, &format!("/v1/deliveries/{}", kept[0]["id"].as_str().unwrap())).await;
+        assert!(shown["body"].as_str().unwrap().contains(&endless), "people see which it is");
+        // What is on hold is seen although the change that cannot be stored is found in each look.
+        place.change("hold", &odd).await;
+        until("it is on hold", async || place.renewal(&id).await["ticket_standing"]["word"] == "on_hold").await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

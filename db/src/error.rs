@@ -1,6 +1,9 @@
 //! What a caller of the database can act on.
 
+use std::borrow::Cow;
+
 use domain::{IllegalTransition, RenewalId, Trouble, audit::AuditEntry};
+use sqlx::error::DatabaseError;
 
 /// Short form of results here.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -88,6 +91,34 @@ impl Error {
         asked || self.is_lost()
     }
 
+    /// Whether the database does not take what was to be stored, whoever tries it how often: a value that it cannot hold (SQLSTATE class 22), one that is
+    /// too long for it (class 54), or one that a rule of the schema does not allow (class 23). Not that a row exists already: that is a race.
+    #[must_use]
+    pub fn is_of_data(&self) -> bool {
+        match self {
+            Self::Sql(sqlx::Error::Encode(_)) => true,
+            Self::Sql(sqlx::Error::Database(error)) => !error.is_unique_violation() && is_of_data(&**error),
+            _ => false,
+        }
+    }
+
+    /// Whether it is about the one record that was worked on: then work on others need not wait, as it must while the database is in trouble.
+    #[must_use]
+    pub fn is_of_one_record(&self) -> bool {
+        match self {
+            Self::Sql(_) => self.is_of_data() || self.is_unreadable(),
+            Self::Migrate(_) | Self::NoBackup | Self::Unanswered => false,
+            _ => true,
+        }
+    }
+
+    /// What the database calls its refusal, if it has said no; never what was to be stored.
+    #[must_use]
+    pub fn sql_code(&self) -> Option<String> {
+        let Self::Sql(sqlx::Error::Database(error)) = self else { return None };
+        error.code().map(Cow::into_owned)
+    }
+
     /// Whether a row is there, but made of what this version does not know.
     pub(crate) fn is_unreadable(&self) -> bool {
         matches!(self, Self::Corrupt(_) | Self::Sql(sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_)))
@@ -105,6 +136,22 @@ impl Error {
         matches!(self, Self::Sql(error) if is_lost(error))
     }
 }
+
+/// By the SQLSTATE, which has five characters; a code of SQLite has fewer, and its last byte says the kind.
+fn is_of_data(error: &dyn DatabaseError) -> bool {
+    let code = error.code().unwrap_or_default();
+    if code.len() == 5 {
+        return ["22", "23", "54"].iter().any(|class| code.starts_with(class));
+    }
+    code.parse::<u32>().is_ok_and(|code| [TOO_BIG, CONSTRAINT, MISMATCH].contains(&(code & 0xFF)))
+}
+
+/// `SQLITE_TOOBIG`
+const TOO_BIG: u32 = 18;
+/// `SQLITE_CONSTRAINT`
+const CONSTRAINT: u32 = 19;
+/// `SQLITE_MISMATCH`
+const MISMATCH: u32 = 20;
 
 /// Whether a connection is gone: by its socket, or by what the server said last (SQLSTATE class 08, operator intervention 57P, a transaction that
 /// stood still 25P03).

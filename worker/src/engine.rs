@@ -178,11 +178,30 @@ async fn run_step(worker: Arc<Worker>, claimed: ClaimedStep, lease: Lease, stop:
     let span = debug_span!("step", renewal = %step.renewal_id, step = %step.kind, target = step.target);
     match Box::pin(attempt(&worker, &claimed, &lease, &stop).instrument(span)).await {
         Ok(()) => {}
+        Err(error) if error.is_of_data() => ask_about(&worker, &claimed, &error).await,
         Err(db::Error::LeaseLost) => {
             warn!(step = %step.id, "Lost the lease of step {}; another worker has it", step.kind);
         }
         Err(error) => error!(error = &error as &dyn std::error::Error, "The database fails: {error}"),
     }
+}
+
+/// What the database does not take now it will not take later either: a person must hear of it, instead of the step being tried for ever.
+async fn ask_about(worker: &Worker, claimed: &ClaimedStep, error: &db::Error) {
+    error!(error = error as &dyn std::error::Error, "The database does not take what a step came to: {error}");
+    if let Err(error) = store(worker, claimed, StepEnd::Attention(not_storable(error))).await {
+        error!(error = &error as &dyn std::error::Error, "The database fails: {error}");
+    }
+}
+
+/// Without what was to be stored: nobody knows what it is.
+fn not_storable(error: &db::Error) -> Trouble {
+    let code = error.sql_code().map(|code| format!(" ({code})")).unwrap_or_default();
+    Trouble::new(
+        "not_storable",
+        format!("The database does not take what the step came to{code}; the log of the worker says more"),
+        "Look in the log for what the database refuses and mend it where it comes from, then retry: the step looks at the state first; or cancel",
+    )
 }
 
 async fn attempt(worker: &Worker, claimed: &ClaimedStep, lease: &Lease, stop: &CancellationToken) -> db::Result<()> {

@@ -216,11 +216,28 @@ impl Worker {
         }
     }
 
+    /// As [`Worker::take_in`]; a record that cannot be taken in is kept, so that those after it get their turn.
+    async fn take_in_or_keep(&self, system: &TicketSystem, record: &Json) -> db::Result<Option<DateTime<Utc>>> {
+        let error = match Box::pin(self.take_in(system, record)).await {
+            Err(error) if error.is_of_one_record() => error,
+            taken => return taken,
+        };
+        let intake = self.understood(system, record).ok();
+        pass_over(system, intake.as_ref().map_or("", |intake| &intake.ticket.number), &error);
+        // Without what was read from it: something of that is what the database does not take.
+        self.keep_unusable(system, record, None, &Unusable::not_taken()).await?;
+        Ok(intake.and_then(|intake| intake.revision.updated_at))
+    }
+
+    fn understood(&self, system: &TicketSystem, record: &Json) -> Result<Intake, Vec<Fault>> {
+        let organizations: Vec<_> = self.organizations.keys().filter(|id| system.is_for(id)).collect();
+        system.source.read(record, &organizations, self.now())
+    }
+
     /// Takes a record in, as a hook would. Returns when it was updated, in the time of its system.
     async fn take_in(&self, system: &TicketSystem, record: &Json) -> db::Result<Option<DateTime<Utc>>> {
         let now = self.now();
-        let organizations: Vec<_> = self.organizations.keys().filter(|id| system.is_for(id)).collect();
-        let intake = match system.source.read(record, &organizations, now) {
+        let intake = match self.understood(system, record) {
             Ok(intake) => intake,
             Err(faults) => {
                 warn!(system = system.id, "A record cannot be read: {}", listed(&faults));
@@ -314,6 +331,11 @@ impl Unusable {
         Self { status: 422, problem: "invalid_request", detail: listed(faults) }
     }
 
+    fn not_taken() -> Self {
+        let detail = "The record could not be stored, or not what follows from it; the log of the worker says why.";
+        Self { status: 422, problem: "not_storable", detail: detail.to_owned() }
+    }
+
     fn of(taken: &Taken) -> Option<Self> {
         match taken {
             Taken::Unusable(faults) => Some(Self::faults(faults)),
@@ -371,6 +393,15 @@ fn tell(system: &TicketSystem, intake: &Intake, taken: &Taken) {
     }
 }
 
+fn pass_over(system: &TicketSystem, ticket: &str, error: &db::Error) {
+    error!(
+        system = system.id,
+        ticket,
+        error = error as &dyn std::error::Error,
+        "What a record says cannot be stored: {error}"
+    );
+}
+
 /// Reads tickets and asks for changes until `stop` is cancelled. Of all workers on a database one does so at a time for each system.
 pub async fn run(worker: Arc<Worker>, stop: CancellationToken) {
     if worker.tickets.systems.is_empty() {
@@ -403,7 +434,11 @@ async fn poll(worker: &Worker, system: &TicketSystem) -> db::Result<()> {
     let live = worker.db.read(async |tx| tx.live_renewals_of_system(&system.id).await).await?;
     for renewal in &live {
         if let Some((system, ticket)) = worker.tickets.of(renewal) {
-            worker.read_ticket_now(system, &ticket, renewal).await?;
+            match worker.read_ticket_now(system, &ticket, renewal).await {
+                // The others are read all the same.
+                Err(error) if error.is_of_one_record() => pass_over(system, &ticket.number, &error),
+                read => read?,
+            }
         }
     }
     let Some(query) = &system.query else { return Ok(()) };
@@ -428,7 +463,7 @@ async fn reconcile(
     };
     let mut until = seen_until;
     for record in &records {
-        until = until.max(Box::pin(worker.take_in(system, record)).await?);
+        until = until.max(Box::pin(worker.take_in_or_keep(system, record)).await?);
     }
     let Some(until) = until.filter(|until| Some(*until) != seen_until) else { return Ok(()) };
     worker.db.write_silently(async |tx| tx.ticket_polled(&system.id, until).await).await

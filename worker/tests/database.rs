@@ -95,12 +95,52 @@ impl Database {
         }
     }
 
+    /// From now on it takes no snapshot, whoever brings one how often.
+    pub(crate) async fn refuse_snapshots(&self) {
+        self.run(match self.kind() {
+            Kind::Postgres => "ALTER TABLE snapshot ADD CONSTRAINT refused CHECK (false) NOT VALID",
+            Kind::Sqlite => {
+                "CREATE TRIGGER refused BEFORE INSERT ON snapshot BEGIN SELECT RAISE(ABORT, 'refused'); END"
+            }
+        })
+        .await;
+    }
+
+    /// It takes them again.
+    pub(crate) async fn take_snapshots(&self) {
+        self.run(match self.kind() {
+            Kind::Postgres => "ALTER TABLE snapshot DROP CONSTRAINT refused",
+            Kind::Sqlite => "DROP TRIGGER refused",
+        })
+        .await;
+    }
+
+    async fn run(&self, sql: &'static str) {
+        match self.kind() {
+            Kind::Postgres => {
+                let mut connection = PgConnection::connect(&self.url).await.unwrap();
+                connection.execute(sql).await.unwrap();
+                connection.close().await.unwrap();
+            }
+            Kind::Sqlite => {
+                let mut connection = SqliteConnection::connect(&self.url).await.unwrap();
+                connection.execute(sql).await.unwrap();
+                connection.close().await.unwrap();
+            }
+        }
+    }
+
     /// Takes it away, whoever still has it open.
     pub(crate) async fn remove(self) {
         if let Place::Server { url, name } = self.place {
             administer(&url, format!("DROP DATABASE {name} WITH (FORCE)")).await;
         }
     }
+}
+
+/// The kinds that there are here.
+pub(crate) fn kinds() -> Vec<Kind> {
+    [Kind::Sqlite].into_iter().chain(server().map(|_| Kind::Postgres)).collect()
 }
 
 /// Where databases can be made on PostgreSQL, if anywhere.

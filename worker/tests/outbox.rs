@@ -25,7 +25,7 @@ use worker::{
 };
 
 use crate::{
-    database::{Database, server},
+    database::{Database, kinds},
     support::contoso,
 };
 
@@ -160,10 +160,6 @@ impl Post {
 
 fn base() -> PublicUrl {
     PublicUrl::parse("https://rekey.contoso.example").unwrap()
-}
-
-fn kinds() -> Vec<Kind> {
-    [Kind::Sqlite].into_iter().chain(server().map(|_| Kind::Postgres)).collect()
 }
 
 fn all_are(status: OutboxStatus) -> impl Fn(&[OutboxMessage]) -> bool {

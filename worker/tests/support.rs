@@ -35,7 +35,7 @@ pub(crate) struct World {
     pub(crate) timeline: Timeline,
     /// The workers that are alive.
     pub(crate) processes: Vec<Process>,
-    database: Database,
+    pub(crate) database: Database,
     /// Keeps in touch with what others write.
     listening: JoinSet<()>,
     hiring: Hiring,
