@@ -178,7 +178,7 @@ async fn run_step(worker: Arc<Worker>, claimed: ClaimedStep, lease: Lease, stop:
     let span = debug_span!("step", renewal = %step.renewal_id, step = %step.kind, target = step.target);
     match Box::pin(attempt(&worker, &claimed, &lease, &stop).instrument(span)).await {
         Ok(()) => {}
-        Err(error) if error.is_of_data() => ask_about(&worker, &claimed, &error).await,
+        Err(error) if error.is_of_data() => Box::pin(ask_about(&worker, &claimed, &error)).await,
         Err(db::Error::LeaseLost) => {
             warn!(step = %step.id, "Lost the lease of step {}; another worker has it", step.kind);
         }

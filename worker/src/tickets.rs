@@ -225,7 +225,7 @@ impl Worker {
         let intake = self.understood(system, record).ok();
         pass_over(system, intake.as_ref().map_or("", |intake| &intake.ticket.number), &error);
         // Without what was read from it: something of that is what the database does not take.
-        self.keep_unusable(system, record, None, &Unusable::not_taken()).await?;
+        Box::pin(self.keep_unusable(system, record, None, &Unusable::not_taken())).await?;
         Ok(intake.and_then(|intake| intake.revision.updated_at))
     }
 
@@ -434,7 +434,7 @@ async fn poll(worker: &Worker, system: &TicketSystem) -> db::Result<()> {
     let live = worker.db.read(async |tx| tx.live_renewals_of_system(&system.id).await).await?;
     for renewal in &live {
         if let Some((system, ticket)) = worker.tickets.of(renewal) {
-            match worker.read_ticket_now(system, &ticket, renewal).await {
+            match Box::pin(worker.read_ticket_now(system, &ticket, renewal)).await {
                 // The others are read all the same.
                 Err(error) if error.is_of_one_record() => pass_over(system, &ticket.number, &error),
                 read => read?,
