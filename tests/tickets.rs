@@ -321,11 +321,14 @@ async fn a_change_that_cannot_be_used_is_kept_once_as_a_refused_delivery() {
 async fn changes_that_a_database_cannot_hold_keep_no_other_from_being_read() {
     for database in [None, Some(Database::create().await)] {
         let place = Place::start_on(database.as_ref(), |_| String::new()).await;
-        // PostgreSQL takes it into no index.
-        let endless: String = (0..300).map(|_| uuid::Uuid::new_v4().simple().to_string()).collect();
-        let mut unusable = new_change();
-        unusable["fields"]["number"] = json!(endless);
-        place.control("/tickets/servicenow", unusable).await;
+        if let Some(database) = &database {
+            // Somebody has made the database refuse it.
+            let rule = "ALTER TABLE renewal ADD CONSTRAINT refused CHECK (request->>'note' <> 'Not this one')";
+            database.run(rule).await;
+            let mut refused = new_change();
+            refused["fields"]["short_description"] = json!("Not this one");
+            place.control("/tickets/servicenow", refused).await;
+        }
         let mut odd = new_change();
         odd["fields"]["short_description"] = json!("Renew the\0certificate");
         let odd = place.control("/tickets/servicenow", odd).await;
@@ -333,11 +336,8 @@ async fn changes_that_a_database_cannot_hold_keep_no_other_from_being_read() {
         assert_eq!(place.renewal(&id).await["request"]["note"], "Renew the\u{FFFD}certificate");
         let refused = "/v1/deliveries?source=servicenow&verdict=refused";
         let kept = place.requester.get(&place.rekey, refused).await;
-        let kept = kept["items"].as_array().unwrap();
-        assert_eq!(kept.len(), 1, "{kept:#?}");
-        let shown =
-            place.requester.get(&place.rekey, &format!("/v1/deliveries/{}", kept[0]["id"].as_str().unwrap())).await;
-        assert!(shown["body"].as_str().unwrap().contains(&endless), "people see which it is");
+        let kept: Vec<_> = kept["items"].as_array().unwrap().iter().map(|one| &one["problem"]).collect();
+        assert_eq!(kept, vec!["not_storable"; usize::from(database.is_some())], "once, however often it is found");
         // What is on hold is seen although the change that cannot be stored is found in each look.
         place.change("hold", &odd).await;
         until("it is on hold", async || place.renewal(&id).await["ticket_standing"]["word"] == "on_hold").await;
