@@ -414,6 +414,22 @@ async fn a_nul_in_what_is_read_is_refused_with_its_place_and_kept_and_elsewhere_
 }
 
 #[tokio::test]
+async fn a_name_that_no_index_takes_is_refused_with_its_place_and_kept() {
+    for service in Service::start_on_each().await {
+        // Nothing that a database could make shorter.
+        let long: String = (0..2_000_u64).map(|n| format!("{:x}", n.wrapping_mul(0x9E37_79B9_7F4A_7C15))).collect();
+        for member in ["number", "key", "requested_by"] {
+            let mut body = json!({"number": "CHG1", "key": "1"});
+            body[member] = json!(long);
+            let problem = deliver(&service, GENERIC, &body).await.problem(422, "invalid_request");
+            assert_eq!(problem["errors"][0]["pointer"], format!("/{member}"), "{problem}");
+        }
+        assert_eq!(kept(&service, "verdict=refused").await.len(), 3);
+        service.stop().await;
+    }
+}
+
+#[tokio::test]
 async fn later_deliveries_say_how_the_ticket_stands_and_those_that_come_late_change_nothing() {
     for service in Service::start_on_each().await {
         let first = deliver(&service, SERVICENOW, &record()).await;

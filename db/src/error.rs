@@ -107,7 +107,7 @@ impl Error {
     pub fn is_of_one_record(&self) -> bool {
         match self {
             Self::Sql(_) => self.is_of_data() || self.is_unreadable(),
-            Self::Migrate(_) | Self::NoBackup | Self::Unanswered => false,
+            Self::Migrate(_) | Self::NoBackup | Self::Unanswered | Self::Unreachable { .. } => false,
             _ => true,
         }
     }

@@ -38,6 +38,21 @@ impl Field {
     }
 }
 
+impl Field {
+    /// Remarks and addresses may be long; what names something is looked up by it, and no index takes any length.
+    fn limited(self, name: Name) -> Result<Self, &'static str> {
+        match &self {
+            Self::Text(text) if !matches!(name, Name::Note | Name::Url) && text.chars().count() > LONGEST_NAME => {
+                Err("is longer than 255 characters")
+            }
+            _ => Ok(self),
+        }
+    }
+}
+
+/// Characters of what names something.
+const LONGEST_NAME: usize = 255;
+
 /// A record that is being read, and what was wrong in it so far.
 #[derive(Debug)]
 pub(super) struct Record<'a> {
@@ -73,7 +88,8 @@ impl<'a> Record<'a> {
 
     fn field(&mut self, name: Name) -> Field {
         for place in self.places(name) {
-            match self.value.pointer(place).map_or(Ok(Field::Empty), Field::of) {
+            let read = self.value.pointer(place).map_or(Ok(Field::Empty), Field::of);
+            match read.and_then(|field| field.limited(name)) {
                 Ok(Field::Empty) => {}
                 Ok(field) => return field,
                 Err(detail) => {
