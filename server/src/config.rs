@@ -772,6 +772,9 @@ pub(crate) mod tests {
             ("log = \"info\"\ndatabase = \"postgres://rekey:hunter2secret@db/rekey\n", "line 2, column"),
             ("database = [\"hunter2secret\"]", "line 1, column 12: invalid type: sequence, expected a string"),
             ("concurrency = \"hunter2secret\"", "line 1, column 15: invalid type: string, expected usize"),
+            ("token_key = hunter2secret", "line 1, column "),
+            ("token_key = hunter2 secret", "line 1, column "),
+            ("token_key = 'hunter2secret\"", "line 1, column "),
             ("seal_key = 48151623", "line 1, column 12: invalid type: integer, expected a string"),
         ];
         for (text, expected) in cases {

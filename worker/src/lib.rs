@@ -63,7 +63,7 @@ pub struct Worker {
     pub pace: Pace,
     /// The ticket systems that are configured.
     pub tickets: Tickets,
-    /// When it began: a database cannot have been put in the place of another since.
+    /// When it began: a database is put in the place of another while no worker runs (docs/operations.md).
     began: DateTime<Utc>,
     organizations: BTreeMap<OrganizationId, Managed>,
     bounds: BTreeMap<OrganizationId, Bounds>,

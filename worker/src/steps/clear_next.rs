@@ -59,8 +59,8 @@ async fn cleared(context: &Context<'_>, session: &mut Session) -> Result<(Vec<St
     Ok((cleared, complete))
 }
 
-/// Somebody was faster, or Exchange: there is no announcement to be taken back any more. Whoever cancels wants the old certificate to sign, and servers may still lack
-/// the new one.
+/// Somebody was faster, or Exchange: there is no announcement to be taken back any more. Whoever cancels wants the old certificate to sign, and servers may
+/// still lack the new one.
 async fn restore_instead(context: &Context<'_>, seen: &AuthConfig) -> Result<Ended> {
     let (claimed, name, now) = (context.claimed, context.worker.name.as_str(), context.now());
     let renewal = claimed.step.renewal_id;
