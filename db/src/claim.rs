@@ -2,6 +2,7 @@
 //! with many servers cannot starve the others. One broken renewal stops nobody else: those that it was to be taken with are then taken singly.
 
 mod as_seen;
+mod handing;
 mod passed_by;
 
 use std::{
@@ -18,7 +19,11 @@ use serde_json::json;
 use sqlx::{AssertSqlSafe, FromRow, Row, types::Json};
 use tracing::{debug, error, warn};
 
-pub(crate) use self::passed_by::PassedBy;
+pub use self::handing::{FreeHands, HandedOver, Offer};
+pub(crate) use self::{
+    handing::{Handing, Offers},
+    passed_by::PassedBy,
+};
 use crate::{
     Db, Error, LoadedRun, Result, Tx,
     connection::{Kind, On, again, in_time, on},

@@ -26,7 +26,7 @@ use uuid::Uuid;
 
 use crate::{
     Error, LoadedRun, Result,
-    claim::PassedBy,
+    claim::{Handing, Offers, PassedBy},
     clock::Clock,
     disturbance::{Disturbance, Fault, Moment},
     error::is_lost,
@@ -74,6 +74,7 @@ pub struct Db {
     known_plans: KnownPlans,
     pub(crate) known_runs: KnownRuns,
     pub(crate) passed_by: Arc<PassedBy>,
+    pub(crate) offers: Offers,
     /// Renewals of a newer version, of which it was said already that they are left alone.
     pub(crate) left_alone: Arc<std::sync::Mutex<HashSet<RenewalId>>>,
     pub(crate) finishing: Arc<Finishing>,
@@ -118,6 +119,10 @@ pub struct Tx {
     pub(crate) announcer: Option<Arc<str>>,
     /// Others hear of it with its commit.
     pub(crate) is_announced: bool,
+    pub(crate) clock: Arc<Clock>,
+    pub(crate) offers: Offers,
+    /// What a worker of this process is given with its commit.
+    pub(crate) handing: Option<Handing>,
 }
 
 /// Which database a transaction is on.
@@ -233,6 +238,7 @@ impl Db {
             known_plans: KnownPlans::default(),
             known_runs: KnownRuns::default(),
             passed_by: Arc::default(),
+            offers: Offers::default(),
             left_alone: Arc::default(),
             finishing,
             raising,
@@ -466,10 +472,14 @@ impl Db {
     /// Commits a transaction that has written.
     pub(crate) async fn commit(&self, mut tx: Tx) -> Result<()> {
         self.disturbance.at(Moment::Commit).await?;
-        let left = std::mem::take(&mut tx.left);
+        let (left, handing) = (std::mem::take(&mut tx.left), tx.handing.take());
         tx.commit().await?;
         self.known_runs.keep(left);
-        self.disturbance.at(Moment::Committed).await
+        self.disturbance.at(Moment::Committed).await?;
+        if let Some(handing) = handing {
+            handing.hand_over();
+        }
+        Ok(())
     }
 
     /// For statements each of which stands alone: what one of them reads may have changed when the next one does. No transaction on SQLite would save
@@ -498,6 +508,9 @@ impl Db {
             left: Vec::new(),
             announcer: self.announces.load(Ordering::Relaxed).then(|| self.name.clone()),
             is_announced: false,
+            clock: self.clock.clone(),
+            offers: self.offers.clone(),
+            handing: None,
         }
     }
 }

@@ -35,7 +35,7 @@ mod tickets;
 mod watch;
 
 pub use api_keys::{ApiKey, Grants};
-pub use claim::{Bounds, Claimed, ClaimedStep, Wanted};
+pub use claim::{Bounds, Claimed, ClaimedStep, FreeHands, HandedOver, Offer, Wanted};
 pub use connection::{AsRetryable, Db, Kind, Schema, Tx};
 pub use deliveries::{Arrival, Delivered, DeliveryAnswer, DeliveryFilter, STRANGERS_KEPT};
 pub use disturbance::{Fault, Moment};

@@ -330,7 +330,8 @@ impl Tx {
             self.ask_for_review(&mut run.renewal, decision, now).await?;
         }
         run.decisions.push(decision.clone());
-        let settled = self.settle_loaded(run, &decision.decided_by, now).await?;
+        let mut settled = self.settle_loaded(run, &decision.decided_by, now).await?;
+        self.take_for_free_hands(&mut settled, now).await?;
         self.announce().await?;
         Ok(settled.renewal)
     }

@@ -8,6 +8,7 @@ mod claims;
 mod continuous_gate;
 mod disturbed;
 mod finishing;
+mod handing;
 mod hybrid;
 mod outbox;
 mod raising;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use chrono::{DateTime, TimeDelta, Utc};
-use db::{Claimed, ClaimedStep, StepEnd, Wanted};
+use db::{Claimed, ClaimedStep, FreeHands, HandedOver, Offer, StepEnd, Wanted};
 use domain::{
     Outcome, Step, StepId, Trouble,
     retry::{Exhausted, Next},
@@ -72,14 +72,27 @@ async fn run_crew(worker: Arc<Worker>, concurrency: usize, stop: CancellationTok
         // Order: ask to be woken before looking, so that work arriving in between is not slept through.
         let woken = crew.worker.db.woken();
         let pause = crew.take_on().await;
-        tokio::select! {
-            () = woken, if crew.has_room() => {}
-            () = tokio::time::sleep(pause), if crew.has_room() => {}
-            () = crew.one_ended() => {}
-            () = stop.cancelled() => {}
-        }
+        let mut offer = crew.offer(pause);
+        let handed = tokio::select! {
+            // What was handed over is here already.
+            biased;
+            handed = accepted(&mut offer) => handed,
+            () = stop.cancelled() => None,
+            () = crew.one_ended() => None,
+            () = woken, if crew.has_room() => None,
+            () = tokio::time::sleep(pause), if crew.has_room() => None,
+        };
+        crew.withdraw(offer, handed).await;
     }
     crew.drain().await;
+}
+
+/// Waits until a worker's offer is accepted, for ever if there is none.
+async fn accepted(offer: &mut Option<Offer>) -> Option<HandedOver> {
+    match offer {
+        Some(offer) => offer.accepted().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// The steps that a worker runs.
@@ -114,13 +127,44 @@ impl Crew {
         if claimed.is_idle() {
             return until_due(&self.worker).await;
         }
+        self.begin(claimed, asked);
+        Duration::ZERO
+    }
+
+    /// Runs steps whose leases were asked for at that time.
+    fn begin(&mut self, claimed: Claimed, asked: Instant) {
         for step in claimed.steps {
             let id = step.step.id;
             let lease = Lease::asked_at(asked, self.worker.pace);
             let task = self.steps.spawn_local(run_step(self.worker.clone(), step, lease, self.stop.clone()));
             self.held.insert(task.id(), id);
         }
-        Duration::ZERO
+    }
+
+    /// Offers to take what decisions of this process make due, if there is room and nothing else to be done.
+    fn offer(&self, pause: Duration) -> Option<Offer> {
+        let is_free = self.has_room() && !pause.is_zero() && !self.stop.is_cancelled();
+        is_free.then(|| {
+            self.worker.db.offer(FreeHands {
+                worker: self.worker.name.clone(),
+                steps: self.size - self.steps.len(),
+                held: self.held.values().copied().collect(),
+                bounds: self.worker.bounds.clone(),
+                lease: self.worker.pace.lease,
+                timeline: self.worker.timeline,
+            })
+        })
+    }
+
+    /// Nothing more is handed over; begins what was.
+    async fn withdraw(&mut self, offer: Option<Offer>, handed: Option<HandedOver>) {
+        let handed = match (handed, offer) {
+            (None, Some(offer)) => offer.withdraw().await,
+            (handed, _) => handed,
+        };
+        if let Some(HandedOver { claimed, asked }) = handed {
+            self.begin(claimed, Instant::from_std(asked));
+        }
     }
 
     /// Waits until one of the steps has ended, for ever if there is none.

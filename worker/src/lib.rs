@@ -19,7 +19,7 @@ mod steps;
 pub mod tickets;
 mod windows;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use db::{Bounds, Db};
@@ -66,7 +66,7 @@ pub struct Worker {
     /// When it began: a database is put in the place of another while no worker runs (docs/operations.md).
     began: DateTime<Utc>,
     organizations: BTreeMap<OrganizationId, Managed>,
-    bounds: BTreeMap<OrganizationId, Bounds>,
+    bounds: Arc<BTreeMap<OrganizationId, Bounds>>,
 }
 
 impl Worker {
@@ -84,7 +84,7 @@ impl Worker {
             pace: Pace::default(),
             tickets: Tickets::default(),
             organizations,
-            bounds,
+            bounds: Arc::new(bounds),
         }
     }
 

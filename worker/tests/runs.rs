@@ -1,6 +1,8 @@
 //! Runs that end well, whatever happens on the way.
 
-use domain::{Gate, Outcome, Reason, State, StepKind, StepStatus, step::Publisher};
+use std::time::Duration;
+
+use domain::{Gate, Outcome, Reason, State, StepKind, StepStatus, audit::AuditEntry, step::Publisher};
 use lab::{Options, journal::EffectKind};
 use serde_json::json;
 
@@ -27,6 +29,37 @@ async fn two_lost_replies_after_the_write_change_nothing_about_the_end() {
         assert_eq!(world.effects(kind), (times, times), "{kind:?}: each effect once");
     }
     assert_eq!(world.audit(id).await.iter().filter(|e| e.action == "cmdlet.unanswered").count(), 3);
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_in_the_process_that_decides_has_the_step_with_the_decision() {
+    // SQLite: API and worker are one process.
+    let world = World::new().await;
+    let id = world.ask(|_| {}).await;
+    loop {
+        let run = world.until(id, |run| run.renewal.state.open_gate().is_some() || !run.renewal.state.is_live()).await;
+        let Some(gate) = run.renewal.state.open_gate() else { break };
+        // A worker that has just looked offers itself in a moment.
+        let offered = async {
+            while !world.db.is_offered() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), offered).await.unwrap();
+        world.approve_plan(run, gate).await;
+    }
+    let audit = world.audit(id).await;
+    let approved: Vec<_> = audit.iter().filter(|entry| entry.action == "decision.approved").collect();
+    let with_it = |entry: &&&AuditEntry| {
+        audit
+            .iter()
+            .any(|started| started.action == "step.started" && started.at == entry.at && started.actor != entry.actor)
+    };
+    // It may have begun to look again just then, but not each time.
+    let handed = approved.iter().filter(with_it).count();
+    assert!(handed > 0, "none of {} steps was handed over", approved.len());
+    world.check_renewed(id).await;
     world.close().await;
 }
 
