@@ -10,19 +10,21 @@ use std::{
 };
 
 use anyhow::Context as _;
-use db::{Bounds, ClaimedStep, Db, StepEnd};
-use domain::{OrganizationId, StepId, Trouble};
+use db::{Bounds, Claimed, ClaimedStep, Db, FreeHands, StepEnd};
+use domain::{OrganizationId, StepId, Timeline, Trouble};
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::json;
 use tokio::task::{self, JoinSet, LocalSet};
 
 use crate::{
     process::memory,
-    workload::{Work, claim, finish, no_bounds, no_op},
+    workload::{LEASE, WORKER, Work, claim, finish, no_bounds, no_op},
 };
 
 /// The longest that a worker sleeps without looking, as in the product.
 const POLL: Duration = Duration::from_secs(1);
+/// Steps that a worker runs at a time by default.
+const HANDS: usize = 16;
 
 /// Carries out steps that do nothing.
 #[derive(Clone, Debug, clap::Args)]
@@ -171,21 +173,37 @@ pub(crate) async fn wake(wake: Wake) -> anyhow::Result<()> {
 
 /// Waits for a step, and returns it with the time at which it was this worker's.
 pub(crate) async fn next_step(db: &Db) -> anyhow::Result<(ClaimedStep, u64)> {
-    let (held, bounds) = (HashSet::new(), BTreeMap::new());
+    let (held, bounds) = (HashSet::new(), Arc::new(BTreeMap::new()));
     loop {
         let woken = db.woken();
-        let mut claimed = claim(db, "worker:bench", 16, &held, &bounds).await?;
+        let mut claimed = claim(db, WORKER, HANDS, &held, &bounds).await?;
+        if claimed.is_idle() {
+            claimed = wait(db, woken, &bounds).await;
+        }
         let at = monotonic();
         if let Some(step) = claimed.steps.pop() {
             return Ok((step, at));
         }
-        if claimed.is_idle() {
-            tokio::select! {
-                () = woken => {}
-                () = tokio::time::sleep(POLL) => {}
-            }
-        }
     }
+}
+
+/// Waits until something may be due, or is handed over.
+async fn wait(db: &Db, woken: impl Future<Output = ()>, bounds: &Arc<BTreeMap<OrganizationId, Bounds>>) -> Claimed {
+    let mut offer = db.offer(FreeHands {
+        worker: WORKER.to_owned(),
+        steps: HANDS,
+        held: HashSet::new(),
+        bounds: bounds.clone(),
+        lease: LEASE,
+        timeline: Timeline::real(),
+    });
+    let handed = tokio::select! {
+        biased;
+        handed = offer.accepted() => handed,
+        () = woken => offer.withdraw().await,
+        () = tokio::time::sleep(POLL) => offer.withdraw().await,
+    };
+    handed.map(|handed| handed.claimed).unwrap_or_default()
 }
 
 /// Leaves a step to people, so that nothing follows from it.

@@ -1,6 +1,9 @@
 //! Renewals to work on: one is brought to where it is wanted by the functions of the product, then copied in the database as often as needed.
 
-use std::collections::{BTreeMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashSet},
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -18,6 +21,8 @@ use crate::database::Database;
 
 /// Who carries out steps here, as in audit entries.
 pub(crate) const WORKER: &str = "worker:bench";
+/// How long a step is a worker's, as in the product.
+pub(crate) const LEASE: Duration = Duration::from_secs(45);
 const TEMPLATE: &str = "template";
 
 /// Where a renewal stands, and how large its organization is.
@@ -171,7 +176,7 @@ pub(crate) async fn claim(
     bounds: &BTreeMap<OrganizationId, Bounds>,
 ) -> anyhow::Result<db::Claimed> {
     let now = db.now();
-    let wanted = Wanted { worker, steps, held, bounds, lease_ends: now + TimeDelta::seconds(45), now };
+    let wanted = Wanted { worker, steps, held, bounds, lease_ends: now + LEASE, now };
     Ok(db.claim(&wanted).await?)
 }
 

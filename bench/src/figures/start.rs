@@ -28,62 +28,121 @@ const PAUSE: u64 = 10;
 /// Nothing takes longer, unless it has failed.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What a side gave: p50 and p99 of each round, in ms.
+/// How long a step took to start, in ms.
+#[derive(Clone, Copy)]
+struct Sample {
+    /// Since its decision was committed.
+    committed: f64,
+    /// Since somebody set about deciding.
+    asked: f64,
+}
+
+/// What a side gave in each round, in ms.
 #[derive(Default)]
 struct Latencies {
+    /// Since the commit, p50 and p99.
     middles: Vec<f64>,
     tails: Vec<f64>,
+    /// Since the call, p50.
+    asked: Vec<f64>,
 }
 
 impl Latencies {
-    fn add(&mut self, samples: Vec<f64>) {
-        let spread: Spread = samples.into_iter().collect();
-        self.middles.push(spread.quantile(0.5));
-        self.tails.push(spread.quantile(0.99));
+    fn add(&mut self, samples: &[Sample]) {
+        let committed: Spread = samples.iter().map(|sample| sample.committed).collect();
+        let asked: Spread = samples.iter().map(|sample| sample.asked).collect();
+        self.middles.push(committed.quantile(0.5));
+        self.tails.push(committed.quantile(0.99));
+        self.asked.push(asked.quantile(0.5));
     }
 }
 
 pub(crate) async fn measure(settings: &Settings, server: &Server) -> anyhow::Result<Vec<Row>> {
     let samples = settings.amount(SAMPLES, 10);
     let peers: Vec<Peer> = [Peer::Graphile, Peer::PgBoss].into_iter().filter(|peer| peer.is_there(settings)).collect();
-    let (mut ours, mut sqlite) = (Latencies::default(), Latencies::default());
-    let mut theirs: Vec<Latencies> = peers.iter().map(|_| Latencies::default()).collect();
+    let mut all = Sides::default();
+    all.theirs.extend(peers.iter().map(|peer| (*peer, Latencies::default())));
     for round in 0..settings.rounds() {
-        ours.add(on_postgres(server, samples).await?);
-        for (peer, theirs) in peers.iter().zip(&mut theirs) {
+        all.apart.add(&in_two_processes(server, samples).await?);
+        all.together.add(&in_one_process(server, samples).await?);
+        for (peer, theirs) in &mut all.theirs {
             let database = server.create(peer.slug()).await?;
             let said = peer.measure(settings, "start", &database, samples).await?;
             server.drop(&database).await?;
-            let list: Vec<f64> = serde_json::from_value(said["ms"].clone())?;
+            let list: Vec<(f64, f64)> = serde_json::from_value(said["ms"].clone())?;
             ensure!(list.len() as u64 == samples, "{} has started {} of {samples}", peer.name(), list.len());
-            theirs.add(list);
+            let samples = list.into_iter().map(|(committed, asked)| Sample { committed, asked });
+            theirs.add(&samples.collect::<Vec<_>>());
         }
-        sqlite.add(on_sqlite(samples).await?);
-        eprintln!("bench: round {round}: p50 {:?} ms, p99 {:?} ms", ours.middles.last(), ours.tails.last());
+        all.sqlite.add(&on_sqlite(samples).await?);
+        eprintln!(
+            "bench: round {round}: p50 {:?} ms, {:?} ms apart",
+            all.together.middles.last(),
+            all.apart.middles.last()
+        );
     }
-    Ok(rows(&ours, &sqlite, &peers, &theirs))
+    Ok(all.rows())
 }
 
-fn rows(ours: &Latencies, sqlite: &Latencies, peers: &[Peer], theirs: &[Latencies]) -> Vec<Row> {
-    let figure = "decision committed → step started, idle";
-    let spread = |values: &[f64]| values.iter().copied().collect();
-    let mut rows = vec![
-        Row::value(figure, "rekey, two processes: p50", spread(&ours.middles), "ms", Aim::Report),
-        Row::value(figure, "rekey, two processes: p99", spread(&ours.tails), "ms", Aim::Report),
-    ];
-    for (peer, theirs) in peers.iter().zip(theirs) {
-        for (word, ours, theirs) in [("p50", &ours.middles, &theirs.middles), ("p99", &ours.tails, &theirs.tails)] {
-            let name = format!("{} with NOTIFY: {word}", peer.name());
-            rows.push(Row::beside(figure, &name, ours, theirs, "ms", Aim::AtMost(1.0)));
+#[derive(Default)]
+struct Sides {
+    /// API and worker in one process.
+    together: Latencies,
+    /// In a process each.
+    apart: Latencies,
+    /// In one process, on SQLite.
+    sqlite: Latencies,
+    theirs: Vec<(Peer, Latencies)>,
+}
+
+impl Sides {
+    fn rows(&self) -> Vec<Row> {
+        let figure = "decision committed → step started, idle";
+        let spread = |values: &[f64]| values.iter().copied().collect();
+        let value = |side: &str, values: &[f64], aim| Row::value(figure, side, spread(values), "ms", aim);
+        let mut rows = vec![
+            value("rekey, one process: p50", &self.together.middles, Aim::Report),
+            value("rekey, one process: p99", &self.together.tails, Aim::Report),
+            value("rekey, two processes: p50", &self.apart.middles, Aim::Report),
+            value("rekey, two processes: p99", &self.apart.tails, Aim::Report),
+        ];
+        for (ours, of) in [(&self.together, ""), (&self.apart, ", beside two processes of ours")] {
+            for (peer, theirs) in &self.theirs {
+                for (word, ours, theirs) in
+                    [("p50", &ours.middles, &theirs.middles), ("p99", &ours.tails, &theirs.tails)]
+                {
+                    let name = format!("{} with NOTIFY: {word}{of}", peer.name());
+                    rows.push(Row::beside(figure, &name, ours, theirs, "ms", Aim::AtMost(1.0)));
+                }
+            }
         }
+        rows.push(value("rekey, one process on SQLite: p50", &self.sqlite.middles, Aim::Report));
+        rows.push(value("rekey, one process on SQLite: p99", &self.sqlite.tails, Aim::AtMost(10.0)));
+        rows.extend(self.from_the_call());
+        rows
     }
-    rows.push(Row::value(figure, "rekey, one process on SQLite: p50", spread(&sqlite.middles), "ms", Aim::Report));
-    rows.push(Row::value(figure, "rekey, one process on SQLite: p99", spread(&sqlite.tails), "ms", Aim::AtMost(10.0)));
-    rows
+
+    /// What the starts cost the decisions is in these.
+    fn from_the_call(&self) -> Vec<Row> {
+        let figure = "decision asked for → step started, idle";
+        let value = |side: &str, of: &Latencies| {
+            Row::value(figure, side, of.asked.iter().copied().collect(), "ms", Aim::Report)
+        };
+        let mut rows = vec![
+            value("rekey, one process: p50", &self.together),
+            value("rekey, two processes: p50", &self.apart),
+            value("rekey, one process on SQLite: p50", &self.sqlite),
+        ];
+        rows.extend(self.theirs.iter().map(|(peer, theirs)| {
+            let name = format!("{} with NOTIFY: p50", peer.name());
+            Row::beside(figure, &name, &self.together.asked, &theirs.asked, "ms", Aim::Report)
+        }));
+        rows
+    }
 }
 
 /// Decides here; a worker in a process of its own is woken by LISTEN and NOTIFY.
-async fn on_postgres(server: &Server, samples: u64) -> anyhow::Result<Vec<f64>> {
+async fn in_two_processes(server: &Server, samples: u64) -> anyhow::Result<Vec<Sample>> {
     let (database, db) = server.create_ours("start").await?;
     workload::fill(&database, &db, Stage::Planned { servers: 3 }, samples).await?;
     let watching = tokio::spawn({
@@ -91,32 +150,54 @@ async fn on_postgres(server: &Server, samples: u64) -> anyhow::Result<Vec<f64>> 
         async move { db.watch().await }
     });
     let mut worker = Worker::start(&database.url).await?;
-    let mut latencies = Vec::new();
+    let mut taken = Vec::new();
     for id in database.texts("SELECT id::text FROM renewal").await? {
         pause().await;
         let decided = decide(&db, id.parse()?).await?;
         let (renewal, at) = worker.next().await?;
         ensure!(renewal == id, "{renewal} has started in place of {id}");
-        latencies.push(milliseconds(decided, at));
+        taken.push(decided.sample(at));
     }
     watching.abort();
     worker.child.kill().await?;
     db.close().await;
     server.drop(&database).await?;
-    Ok(latencies)
+    Ok(taken)
 }
 
-/// Decides and works in this process, on SQLite with every commit on the disk.
-async fn on_sqlite(samples: u64) -> anyhow::Result<Vec<f64>> {
+/// Decides and works in this process, on PostgreSQL.
+async fn in_one_process(server: &Server, samples: u64) -> anyhow::Result<Vec<Sample>> {
+    let (database, db) = server.create_ours("start").await?;
+    workload::fill(&database, &db, Stage::Planned { servers: 3 }, samples).await?;
+    let ids = database.texts("SELECT id::text FROM renewal").await?;
+    let ids = ids.iter().map(|id| id.parse()).collect::<Result<Vec<RenewalId>, _>>()?;
+    let watching = tokio::spawn({
+        let db = db.clone();
+        async move { db.watch().await }
+    });
+    let taken = decide_and_work(&db, ids).await?;
+    watching.abort();
+    db.close().await;
+    server.drop(&database).await?;
+    Ok(taken)
+}
+
+/// The same on SQLite, with every commit on the disk.
+async fn on_sqlite(samples: u64) -> anyhow::Result<Vec<Sample>> {
     let folder = tempfile::tempdir()?;
     let db = Db::open(&format!("sqlite:{}", folder.path().join("rekey.db").display())).await?;
     db.migrate().await?;
     let ids = workload::fill_by_functions(&db, Stage::Planned { servers: 3 }, samples).await?;
+    decide_and_work(&db, ids).await
+}
+
+/// Decides here, while a thread of this process works.
+async fn decide_and_work(db: &Db, ids: Vec<RenewalId>) -> anyhow::Result<Vec<Sample>> {
     let (taken, mut steps) = mpsc::unbounded_channel();
     let working = db.clone();
+    let runtime = tokio::runtime::Handle::current();
     let (stop, stopped) = oneshot::channel::<()>();
     let worker = std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let work = async {
             loop {
                 let (step, at) = next_step(&working).await?;
@@ -131,26 +212,41 @@ async fn on_sqlite(samples: u64) -> anyhow::Result<Vec<f64>> {
             }
         })
     });
-    let mut latencies = Vec::new();
+    let mut samples = Vec::new();
     for id in ids {
         pause().await;
-        let decided = decide(&db, id).await?;
+        let decided = decide(db, id).await?;
         let (renewal, at) = tokio::time::timeout(PATIENCE, steps.recv()).await?.context("the worker has ended")?;
         ensure!(renewal == id, "{renewal} has started in place of {id}");
-        latencies.push(milliseconds(decided, at));
+        samples.push(decided.sample(at));
     }
     drop(stop);
-    worker.join().map_err(|_| anyhow::anyhow!("the worker has crashed"))??;
-    Ok(latencies)
+    let worker = tokio::task::spawn_blocking(|| worker.join());
+    worker.await?.map_err(|_| anyhow::anyhow!("the worker has crashed"))??;
+    Ok(samples)
 }
 
-/// Approves, and returns when that was committed.
-async fn decide(db: &Db, id: RenewalId) -> anyhow::Result<u64> {
+/// A decision: when somebody set about it, and when it was committed.
+struct Decided {
+    asked: u64,
+    committed: u64,
+}
+
+impl Decided {
+    fn sample(&self, started: u64) -> Sample {
+        // The worker may have the step before the decider hears that it is committed.
+        let since = |then: u64| started.saturating_sub(then) as f64 / 1e6;
+        Sample { committed: since(self.committed), asked: since(self.asked) }
+    }
+}
+
+/// Approves.
+async fn decide(db: &Db, id: RenewalId) -> anyhow::Result<Decided> {
     let plan = plan_of(db, id).await?;
-    let now = db.now();
+    let (asked, now) = (monotonic(), db.now());
     let yes = approval(id, &plan, now);
     db.write(async |tx| tx.decide(&yes, None, now).await).await?;
-    Ok(monotonic())
+    Ok(Decided { asked, committed: monotonic() })
 }
 
 async fn plan_of(db: &Db, id: RenewalId) -> anyhow::Result<Plan> {
@@ -167,11 +263,6 @@ async fn plan_of(db: &Db, id: RenewalId) -> anyhow::Result<Plan> {
 /// A little more each time, so that nothing keeps step with it.
 async fn pause() {
     tokio::time::sleep(Duration::from_millis(PAUSE + monotonic() / 1000 % PAUSE)).await;
-}
-
-/// The worker may have it before the decider hears that it is committed.
-fn milliseconds(decided: u64, started: u64) -> f64 {
-    started.saturating_sub(decided) as f64 / 1e6
 }
 
 /// A worker in a process of its own.
