@@ -1,5 +1,7 @@
 //! `/v1/renewals/{id}/evidence`: everything that an auditor needs, in one document.
 
+use std::sync::Arc;
+
 use actix_web::{
     get,
     web::{Data, Json, Path},
@@ -93,6 +95,7 @@ async fn gather(tx: &mut db::Tx, id: RenewalId, now: DateTime<Utc>) -> db::Resul
     let audit = whole_audit(tx, id).await?;
     let gates = standings(&run, now);
     let db::LoadedRun { renewal, steps, decisions, .. } = run;
+    let steps = steps.into_iter().map(Arc::unwrap_or_clone).collect();
     Ok(EvidencePack { format: FORMAT, taken_at: now, renewal, plan, decisions, gates, steps, snapshots, audit })
 }
 

@@ -30,7 +30,7 @@ use crate::{
     renewals::COLUMNS,
     run::step_detail,
     settling::Settling,
-    steps::Fence,
+    steps::{Fence, shared},
 };
 
 /// A worker's look for due work.
@@ -87,7 +87,7 @@ pub struct Claimed {
 }
 
 impl Claimed {
-    fn of(steps: Vec<Step>, permits: &HashMap<StepId, Permit>, runs: &[Arc<LoadedRun>], settled: bool) -> Self {
+    fn of(steps: Vec<Arc<Step>>, permits: &HashMap<StepId, Permit>, runs: &[Arc<LoadedRun>], settled: bool) -> Self {
         let runs: HashMap<RenewalId, &Arc<LoadedRun>> = runs.iter().map(|run| (run.renewal.id, run)).collect();
         let claimed = steps.into_iter().filter_map(|step| {
             let run = Arc::clone(runs.get(&step.renewal_id)?);
@@ -112,7 +112,7 @@ impl Claimed {
 #[derive(Clone, Debug)]
 pub struct ClaimedStep {
     /// The step, with the attempt that fences every write about it.
-    pub step: Step,
+    pub step: Arc<Step>,
     /// What the worker may do.
     pub permit: Permit,
     /// The run as it stood when the step was taken.
@@ -130,7 +130,7 @@ struct Due {
     /// The renewal, if this version can read it.
     renewal: Option<Renewal>,
     /// Its steps and decisions, where little is due and nothing under way.
-    rest: Option<(Vec<Step>, Vec<Decision>)>,
+    rest: Option<(Vec<Arc<Step>>, Vec<Decision>)>,
 }
 
 impl<'r, R: Row> FromRow<'r, R> for Due
@@ -151,7 +151,7 @@ where
             timer: row.try_get("timer")?,
             ready: row.try_get("ready")?,
             renewal: Renewal::from_row(row).ok(),
-            rest: steps.zip(decisions).map(|(Json(steps), Json(decisions))| (steps, decisions)),
+            rest: steps.zip(decisions).map(|(Json(steps), Json(decisions))| (shared(steps), decisions)),
         })
     }
 }
@@ -419,7 +419,7 @@ impl Tx {
         Ok(runs)
     }
 
-    async fn begin_steps(&mut self, runs: &mut [LoadedRun], steps: &[Step], wanted: &Wanted<'_>) -> Result<()> {
+    async fn begin_steps(&mut self, runs: &mut [LoadedRun], steps: &[Arc<Step>], wanted: &Wanted<'_>) -> Result<()> {
         for run in &mut *runs {
             let taken = steps.iter().any(|step| step.renewal_id == run.renewal.id);
             if taken && run.renewal.state == State::Requested {
@@ -454,7 +454,7 @@ fn as_left(mut runs: Vec<LoadedRun>, is_changed: impl Fn(RenewalId) -> bool) -> 
 #[derive(Default)]
 struct Chosen<'a> {
     parked: Vec<(RenewalId, Fence)>,
-    taken: Vec<(&'a Step, Permit)>,
+    taken: Vec<(&'a Arc<Step>, Permit)>,
 }
 
 /// Chooses of each run as much as its share is.
@@ -472,8 +472,8 @@ fn choose_all<'a>(
 
 /// Chooses at most `share` steps of those that are due, those first that have been due longest.
 fn choose<'a>(run: &'a LoadedRun, share: usize, wanted: &Wanted<'_>, chosen: &mut Chosen<'a>) {
-    let live = |step: &&Step| matches!(step.status, StepStatus::Ready | StepStatus::Running);
-    let mut live: Vec<&Step> = run.steps.iter().filter(live).collect();
+    let live = |step: &&Arc<Step>| matches!(step.status, StepStatus::Ready | StepStatus::Running);
+    let mut live: Vec<&Arc<Step>> = run.steps.iter().filter(live).collect();
     live.sort_by_key(|step| (step.due_at, step.ordinal));
     let mut room = Room::of(&live, &run.renewal, wanted);
     let mut left = share;
@@ -509,7 +509,7 @@ struct Room<'a> {
 }
 
 impl<'a> Room<'a> {
-    fn of(live: &[&'a Step], renewal: &Renewal, wanted: &Wanted<'_>) -> Self {
+    fn of(live: &[&'a Arc<Step>], renewal: &Renewal, wanted: &Wanted<'_>) -> Self {
         let bounds = wanted.bounds.get(&renewal.organization_id).copied().unwrap_or_default();
         let mut room = Self { bounds, running: 0, by_site: BTreeMap::new() };
         for step in live.iter().filter(|step| step.status == StepStatus::Running && !wanted.is_due(step)) {

@@ -1,5 +1,7 @@
 //! Ends of attempts. Those that come at the same time are stored together, whatever renewals they belong to: one commit for all of them.
 
+use std::sync::Arc;
+
 use chrono::{DateTime, Utc};
 use domain::Step;
 
@@ -22,7 +24,7 @@ pub(crate) fn finishing() -> Finishing {
 /// An attempt that has ended.
 #[derive(Debug)]
 pub(crate) struct Finish {
-    step: Step,
+    step: Arc<Step>,
     worker: String,
     end: StepEnd,
     now: DateTime<Utc>,
@@ -44,7 +46,7 @@ impl Db {
 
     async fn finish_together(&self, all: &[Finish]) -> Result<Vec<Result<()>>> {
         let Some(last) = all.iter().max_by_key(|finish| finish.now) else { return Ok(Vec::new()) };
-        let ends: Vec<(&Step, &StepEnd)> = all.iter().map(|finish| (&finish.step, &finish.end)).collect();
+        let ends: Vec<(&Step, &StepEnd)> = all.iter().map(|finish| (&*finish.step, &finish.end)).collect();
         let held = self.write(async |tx| tx.finish_steps(&ends, &last.worker, last.now).await).await?;
         Ok(all.iter().map(|one| if held.contains(&one.step.id) { Ok(()) } else { Err(Error::LeaseLost) }).collect())
     }

@@ -17,7 +17,7 @@ use domain::{
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::{ClaimedStep, Error, Result, StepEnd, Tx, settling::Settling};
+use crate::{ClaimedStep, Error, Result, StepEnd, Tx, settling::Settling, steps::shared};
 
 /// Everything about a renewal, owned.
 #[derive(Clone, Debug)]
@@ -26,8 +26,8 @@ pub struct LoadedRun {
     pub renewal: Renewal,
     /// Its plan, once there is one.
     pub plan: Option<Arc<Plan>>,
-    /// Its steps in order.
-    pub steps: Vec<Step>,
+    /// Its steps in order. Copies of a run share them.
+    pub steps: Vec<Arc<Step>>,
     /// Every decision on it, oldest first.
     pub decisions: Vec<Decision>,
 }
@@ -39,8 +39,13 @@ impl LoadedRun {
         Run { renewal: &self.renewal, plan: self.plan.as_deref(), steps: &self.steps, decisions: &self.decisions }
     }
 
+    /// The same run with its renewal as it is now.
+    pub(crate) fn with(&self, renewal: Renewal) -> Self {
+        Self { renewal, plan: self.plan.clone(), steps: self.steps.clone(), decisions: self.decisions.clone() }
+    }
+
     /// Takes steps over as they are now.
-    pub(crate) fn put_in<'a>(&mut self, changed: impl IntoIterator<Item = &'a Step>) {
+    pub(crate) fn put_in<'a>(&mut self, changed: impl IntoIterator<Item = &'a Arc<Step>>) {
         for changed in changed {
             if let Some(step) = self.steps.iter_mut().find(|step| step.id == changed.id) {
                 step.clone_from(changed);
@@ -63,7 +68,7 @@ impl Tx {
 
     pub(crate) async fn complete_run(&mut self, renewal: Renewal) -> Result<LoadedRun> {
         let plan = self.plan_of(&renewal).await?;
-        let steps = self.steps(renewal.id).await?;
+        let steps = shared(self.steps(renewal.id).await?);
         let decisions = self.decisions(renewal.id).await?;
         Ok(LoadedRun { renewal, plan, steps, decisions })
     }
@@ -78,7 +83,7 @@ impl Tx {
         let (mut runs, mut unknown) = (Vec::with_capacity(renewals.len()), Vec::new());
         for renewal in renewals {
             match self.known_runs.get(&renewal, renewal.version - raised).filter(|run| is_usable(run)) {
-                Some(known) => runs.push(LoadedRun { renewal, ..(*known).clone() }),
+                Some(known) => runs.push(known.with(renewal)),
                 None => unknown.push(renewal),
             }
         }
@@ -94,7 +99,7 @@ impl Tx {
         let ids = || renewals.iter().map(|renewal| renewal.id);
         let (mut steps, mut decisions) = (HashMap::<_, Vec<_>>::new(), HashMap::<_, Vec<_>>::new());
         for step in self.steps_of(ids()).await? {
-            steps.entry(step.renewal_id).or_default().push(step);
+            steps.entry(step.renewal_id).or_default().push(Arc::new(step));
         }
         for decision in self.decisions_of(ids()).await? {
             decisions.entry(decision.renewal_id).or_default().push(decision);

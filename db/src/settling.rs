@@ -1,6 +1,9 @@
 //! What follows from how runs stand, and storing it: for all runs of a transaction together, one statement for each table.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use chrono::{DateTime, SubsecRound as _, Utc};
 use domain::{Renewal, RenewalId, StepId, StepStatus, audit::NewAudit};
@@ -91,7 +94,7 @@ impl LoadedRun {
     /// As [`Tx::ready_steps`] does it in the table.
     fn make_due(&mut self, step: StepId, at: DateTime<Utc>) {
         let step = self.steps.iter_mut().find(|one| one.id == step && one.status.may_become_due());
-        if let Some(step) = step {
+        if let Some(step) = step.map(Arc::make_mut) {
             // A database keeps microseconds.
             (step.status, step.due_at) = (StepStatus::Ready, Some(at.trunc_subsecs(6)));
         }

@@ -1,5 +1,7 @@
 //! Table `step`.
 
+use std::sync::Arc;
+
 use chrono::{DateTime, Utc};
 use domain::{Outcome, RenewalId, Step, StepId, StepStatus, Trouble, progress::PhaseProgress};
 use sqlx::{QueryBuilder, types::Json};
@@ -142,11 +144,11 @@ impl Tx {
         steps: &[Fence],
         lease_ends: DateTime<Utc>,
         now: DateTime<Utc>,
-    ) -> Result<Vec<Step>> {
+    ) -> Result<Vec<Arc<Step>>> {
         if steps.is_empty() {
             return Ok(Vec::new());
         }
-        Ok(on!(self, |db| {
+        let taken = on!(self, |db| {
             let mut take = QueryBuilder::new("UPDATE step SET status = 'running', attempt = attempt + 1, due_at = ");
             take.push_bind(lease_ends).push(", started_at = COALESCE(started_at, ").push_bind(now);
             take.push(") FROM (");
@@ -158,7 +160,8 @@ impl Tx {
                 ") AS seen WHERE id = seen.column1 AND attempt = seen.column2 AND {NOT_PUT_AWAY} AND due_at <= $2 RETURNING {COLUMNS}"
             ));
             take.build_query_as().persistent(is_usual(steps.len())).fetch_all(db).await
-        })?)
+        })?;
+        Ok(shared(taken))
     }
 
     /// Takes due steps back out of turn.
@@ -291,8 +294,8 @@ impl Tx {
     }
 
     /// Stores how attempts at steps ended. Returns the steps whose lease was still held, as they are now: about the others nothing is written.
-    pub(crate) async fn end_steps(&mut self, ends: &[(&Step, &StepEnd)], now: DateTime<Utc>) -> Result<Vec<Step>> {
-        Ok(on!(self, |db| {
+    pub(crate) async fn end_steps(&mut self, ends: &[(&Step, &StepEnd)], now: DateTime<Utc>) -> Result<Vec<Arc<Step>>> {
+        let ended = on!(self, |db| {
             let mut end = QueryBuilder::new(
                 "UPDATE step SET status = ended.column3, due_at = ended.column4, trouble = ended.column5,
                     outcome = COALESCE(ended.column6, outcome),
@@ -310,7 +313,8 @@ impl Tx {
                  RETURNING {COLUMNS}"
             ));
             end.build_query_as().persistent(is_usual(ends.len())).fetch_all(db).await
-        })?)
+        })?;
+        Ok(shared(ended))
     }
 
     /// Ends every lease at once. Only for a process that knows to be the only one: after a crash its own leases are nobody's.
@@ -324,4 +328,9 @@ impl Tx {
         .await
         .map(|done| done.rows_affected()))?)
     }
+}
+
+/// Steps as runs have them.
+pub(crate) fn shared(steps: Vec<Step>) -> Vec<Arc<Step>> {
+    steps.into_iter().map(Arc::new).collect()
 }

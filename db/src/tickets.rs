@@ -6,7 +6,7 @@ use serde_json::json;
 use sqlx::types::Json;
 use uuid::Uuid;
 
-use crate::{LoadedRun, Result, Tx, connection::on, renewals::COLUMNS};
+use crate::{LoadedRun, Result, Tx, connection::on, renewals::COLUMNS, steps::shared};
 
 impl Tx {
     /// The live renewal of a ticket: `sys_id` is the stable key of its record in the system.
@@ -77,7 +77,7 @@ impl Tx {
         if standing.word == TicketWord::Cancelled && !overruled && run.renewal.state.is_live() && can_be_cancelled(run)
         {
             run.renewal = self.cancel_locked(run.renewal.clone(), by, &standing.detail, now).await?;
-            run.steps = self.steps(run.renewal.id).await?;
+            run.steps = shared(self.steps(run.renewal.id).await?);
         }
         Ok(())
     }

@@ -3,6 +3,8 @@
 //! The one place that knows the order of a run. Workers and the API call [`advance`] after every change until nothing more follows, so that normal
 //! operation, retry and recovery are the same code path.
 
+use std::{borrow::Borrow, sync::Arc};
+
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -37,7 +39,7 @@ pub struct Run<'a> {
     /// Its plan, once there is one.
     pub plan: Option<&'a Plan>,
     /// Its steps in order of their ordinals.
-    pub steps: &'a [Step],
+    pub steps: &'a [Arc<Step>],
     /// Every decision ever made on it, oldest first.
     pub decisions: &'a [Decision],
 }
@@ -95,9 +97,9 @@ pub struct Facts {
 impl Facts {
     /// Reads the outcomes of `steps`.
     #[must_use]
-    pub fn of(steps: &[Step]) -> Self {
+    pub fn of(steps: &[impl Borrow<Step>]) -> Self {
         let mut facts = Self::default();
-        for outcome in steps.iter().filter_map(|s| s.outcome.as_deref()) {
+        for outcome in steps.iter().filter_map(|s| s.borrow().outcome.as_deref()) {
             match outcome {
                 Outcome::Generated { thumbprint, not_after, exchange_publishes_at, .. } => {
                     facts.thumbprint = Some(thumbprint.clone());
@@ -257,7 +259,7 @@ impl Run<'_> {
 
     /// A preflight that came up while the renewal was paused was put back.
     fn take_up_planning(&self, now: DateTime<Utc>) -> Option<Advance> {
-        let put_back = |s: &&Step| s.kind == StepKind::Preflight && s.status == StepStatus::Pending;
+        let put_back = |s: &&Arc<Step>| s.kind == StepKind::Preflight && s.status == StepStatus::Pending;
         let ready: Vec<_> = self.steps.iter().filter(put_back).map(|s| (s.id, now)).collect();
         (!ready.is_empty()).then_some(Advance { event: None, ready })
     }
@@ -348,7 +350,7 @@ impl Run<'_> {
             _ => false,
         };
         let facts = Facts::of(self.steps);
-        let taking_over = |s: &Step| s.kind == StepKind::Generate && s.failures > 0 && !s.status.is_over();
+        let taking_over = |s: &Arc<Step>| s.kind == StepKind::Generate && s.failures > 0 && !s.status.is_over();
         let has_date = facts.exchange_publishes_at.is_some() || (plan.adopts() && self.steps.iter().any(taking_over));
         if !on_the_way || !has_date || facts.published_at.is_some() {
             return None;
@@ -363,7 +365,7 @@ impl Run<'_> {
                 if phase == Phase::Publish { self.guarded_publication(now, StepStatus::Ready) } else { Vec::new() };
             return Some(Advance { event: Some(Event::GateReached { gate, digest: self.digest(plan) }), ready });
         }
-        let steps: Vec<&Step> = self.steps.iter().filter(|s| s.phase == phase).collect();
+        let steps: Vec<&Step> = self.steps.iter().map(|s| &**s).filter(|s| s.phase == phase).collect();
         if matches!(phase, Phase::Stage | Phase::Publish) && self.lacks_cloud_trust(plan) {
             return self.told(Event::PhaseWaits { phase, reason: cloud_trust_missing() }, now).map(Advance::from);
         }
@@ -382,7 +384,7 @@ impl Run<'_> {
 
     /// The gate in front of this phase, if its approval was withdrawn before a worker began.
     fn reopened(&self, plan: &Plan, phase: Phase, now: DateTime<Utc>) -> Option<Gate> {
-        let begun = |s: &Step| s.phase == phase && (s.status == StepStatus::Running || s.status.is_over());
+        let begun = |s: &Arc<Step>| s.phase == phase && (s.status == StepStatus::Running || s.status.is_over());
         let gate = plan.gate_before(phase).filter(|_| !self.steps.iter().any(begun))?;
         (gate != Gate::Execute && !self.verdict(plan, gate, now).is_approved()).then_some(gate)
     }
@@ -545,10 +547,11 @@ fn trouble_of(step: &Step) -> Trouble {
 }
 
 /// The undo steps that `cancel` needs for what has been begun, or why it is too late.
-pub fn cancel_path(steps: &[Step]) -> Result<Vec<(StepKind, &str, &str)>, Trouble> {
+pub fn cancel_path(steps: &[impl Borrow<Step>]) -> Result<Vec<(StepKind, &str, &str)>, Trouble> {
+    let steps: Vec<&Step> = steps.iter().map(Borrow::borrow).collect();
     let publish = steps.iter().find(|s| s.kind == StepKind::Publish && s.phase == Phase::Publish);
     let published =
-        Facts::of(steps).published_at.is_some() || steps.iter().any(|s| s.kind == StepKind::RestorePrevious);
+        Facts::of(&steps).published_at.is_some() || steps.iter().any(|s| s.kind == StepKind::RestorePrevious);
     if published || publish.is_some_and(|s| s.status == StepStatus::Running) {
         return Err(Trouble::new(
             "already_published",
@@ -557,19 +560,21 @@ pub fn cancel_path(steps: &[Step]) -> Result<Vec<(StepKind, &str, &str)>, Troubl
         ));
     }
     let begun = |kind| move |s: &&Step| s.kind == kind && s.attempt > 0;
-    let staged = steps.iter().any(|s| begun(StepKind::Stage)(&s)).then_some((StepKind::ClearNext, "", ""));
+    let staged = steps.iter().any(begun(StepKind::Stage)).then_some((StepKind::ClearNext, "", ""));
     let imported = steps
         .iter()
+        .copied()
         .filter(begun(StepKind::Distribute))
         .map(|s| (StepKind::RemoveCertificate, s.target.as_str(), s.site.as_str()));
     // Last, when no server can sign with it any more.
-    let trusted = steps.iter().any(|s| begun(StepKind::TrustCloud)(&s)).then_some((StepKind::RemoveCloudKey, "", ""));
+    let trusted = steps.iter().any(begun(StepKind::TrustCloud)).then_some((StepKind::RemoveCloudKey, "", ""));
     Ok(staged.into_iter().chain(imported).chain(trusted).collect())
 }
 
 /// The undo steps that `rollback` needs, or why it is not possible.
-pub fn rollback_path(steps: &[Step]) -> Result<Vec<(StepKind, &str, &str)>, Trouble> {
-    if Facts::of(steps).published_at.is_none() {
+pub fn rollback_path(steps: &[impl Borrow<Step>]) -> Result<Vec<(StepKind, &str, &str)>, Trouble> {
+    let steps: Vec<&Step> = steps.iter().map(Borrow::borrow).collect();
+    if Facts::of(&steps).published_at.is_none() {
         return Err(Trouble::new(
             "not_published",
             "The new certificate is not published",

@@ -10,7 +10,7 @@ impl<'a> Run<'a> {
     pub fn skippable(&self, ordinals: Option<&[i32]>) -> Result<Vec<&'a Step>, Trouble> {
         let steps = match ordinals {
             Some(ordinals) => ordinals.iter().map(|ordinal| self.failing(*ordinal)).collect::<Result<Vec<_>, _>>()?,
-            None => self.steps.iter().filter(|step| is_failing(step)).collect(),
+            None => self.steps.iter().map(|step| &**step).filter(|step| is_failing(step)).collect(),
         };
         match steps.iter().find(|step| !step.kind.may_be_skipped()) {
             // Nobody has named that one.

@@ -152,7 +152,7 @@ impl Broken {
             at,
             signer,
             planned: run.is_some_and(|run| run.plan.is_some()),
-            publishing: run.is_some_and(|run| run.steps.iter().any(publishes)),
+            publishing: run.is_some_and(|run| run.steps.iter().any(|step| publishes(step))),
             mended: None,
             late_machine: false,
         }

@@ -3,7 +3,7 @@
 //! The worker is stopped before each of its writes. What is to come in between comes before every write of a step that leads to a change, up to the one
 //! that puts the intent of the change on record; then the worker goes on, and the lab says what it was asked for.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use db::{Kind, LoadedRun, Moment};
@@ -78,7 +78,7 @@ struct Play {
     /// Where not to do so: a run that is called off before this step.
     only: Option<StepKind>,
     /// The attempt that was under way at the last write, and its writes.
-    attempt: Option<(Step, usize)>,
+    attempt: Option<(Arc<Step>, usize)>,
     /// When the window was closed.
     closed: Vec<Closed>,
     delays: Delays,
@@ -181,7 +181,7 @@ impl Play {
     /// The worker stands before a write: lets what is to come in between come, if this is the place for it.
     async fn look(&mut self, run: LoadedRun) {
         let step = run.steps.iter().find(|step| step.status == StepStatus::Running && changes(step.kind));
-        let again = |(before, writes): &(Step, usize)| {
+        let again = |(before, writes): &(Arc<Step>, usize)| {
             step.filter(|step| (step.id, step.attempt) == (before.id, before.attempt)).map(|_| *writes)
         };
         let writes = self.attempt.as_ref().and_then(again).unwrap_or(0) + 1;

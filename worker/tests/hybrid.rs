@@ -210,7 +210,7 @@ async fn nothing_is_published_while_entra_lacks_the_key() {
         let trouble = step.trouble.as_ref().filter(|trouble| trouble.code == "matrix_incomplete");
         step.kind == StepKind::Publish && trouble.is_some_and(|trouble| trouble.message.contains("ExchangeServerApp"))
     };
-    world.until(id, |run| run.steps.iter().any(lacks)).await;
+    world.until(id, |run| run.steps.iter().any(|step| lacks(step))).await;
     assert_eq!(world.effects(EffectKind::Publish), (0, 0));
     let certificate = run.steps.iter().find_map(|step| match step.outcome.as_deref() {
         Some(Outcome::Generated { certificate, .. }) => certificate.clone(),
@@ -360,7 +360,7 @@ async fn a_change_of_keys_that_was_never_sent_has_no_answer_on_record() {
         let told = step.trouble.as_ref().is_some_and(|trouble| trouble.code == "cloud_keys_changed");
         step.kind == StepKind::TrustCloud && told
     };
-    world.until(id, |run| run.steps.iter().any(stopped)).await;
+    world.until(id, |run| run.steps.iter().any(|step| stopped(step))).await;
     assert_eq!(patches(&world), 0);
     invariants::answers_after_intents(&world.audit(id).await);
     world.close().await;

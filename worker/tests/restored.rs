@@ -48,8 +48,8 @@ async fn roll_back(world: &World, id: RenewalId) {
 /// Cancels a run whose certificate AuthConfig still names, and leaves it where it is.
 async fn give_up(world: &World, id: RenewalId) {
     world.db.write(async |tx| tx.cancel(id, None, "olga", "restored", world.now()).await).await.unwrap();
-    let named = |step: &&domain::Step| step.trouble.as_ref().is_some_and(|t| t.code == "certificate_in_use");
-    world.until(id, |run| run.steps.iter().filter(named).count() == 3).await;
+    let named = |step: &domain::Step| step.trouble.as_ref().is_some_and(|t| t.code == "certificate_in_use");
+    world.until(id, |run| run.steps.iter().filter(|step| named(step)).count() == 3).await;
     let skip = async |tx: &mut db::Tx| tx.skip(id, None, "olga", "It was rolled back", None, world.now()).await;
     let renewal = world.db.write(skip).await.unwrap();
     assert!(matches!(renewal.state, State::Cancelled { .. }), "{:?}", renewal.state);
@@ -66,8 +66,8 @@ async fn what_was_done_after_a_backup_of_the_distribution_is_taken_over() {
         world
             .until(id, |run| {
                 let done =
-                    |step: &&domain::Step| step.kind == StepKind::Distribute && step.status == StepStatus::Succeeded;
-                run.steps.iter().any(failing) && run.steps.iter().filter(done).count() == 2
+                    |step: &domain::Step| step.kind == StepKind::Distribute && step.status == StepStatus::Succeeded;
+                run.steps.iter().any(|step| failing(step)) && run.steps.iter().filter(|step| done(step)).count() == 2
             })
             .await;
         let backup = world.back_up().await;
@@ -184,7 +184,7 @@ async fn after_a_backup_from_before_a_cancel_nothing_is_staged_or_published() {
         world.restore(backup).await;
         world.approve(id, Gate::Publish).await;
         let lacking = |step: &domain::Step| step.trouble.as_ref().is_some_and(|t| t.code == "matrix_incomplete");
-        world.until(id, |run| run.steps.iter().any(lacking)).await;
+        world.until(id, |run| run.steps.iter().any(|step| lacking(step))).await;
         cancel(&world, id).await;
         assert_eq!(done(&world), before);
         world.check_trust();

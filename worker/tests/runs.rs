@@ -191,7 +191,7 @@ async fn a_server_that_is_gone_for_good_when_the_old_certificate_is_removed_can_
     world.fault(json!({"kind": "power", "server": "EX03", "power": "down"}));
     world.approve(id, Gate::ClearPrevious).await;
     let stuck = |step: &domain::Step| step.kind == StepKind::Prune && step.failures > 0;
-    let run = world.until(id, |run| run.steps.iter().any(stuck)).await;
+    let run = world.until(id, |run| run.steps.iter().any(|step| stuck(step))).await;
     let gone = run.steps.iter().find(|step| stuck(step)).unwrap();
     assert_eq!(gone.trouble.as_ref().unwrap().code, "server_unreachable");
     let skip = async |tx: &mut db::Tx| tx.skip(id, None, "olga", "It was scrapped", None, world.now()).await;

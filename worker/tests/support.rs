@@ -320,8 +320,8 @@ impl World {
     pub(crate) async fn troubles(&self, id: RenewalId) -> Vec<(String, String, Option<domain::Trouble>)> {
         let run = self.run(id).await;
         run.steps
-            .into_iter()
-            .map(|s| (format!("{} {:?}", s.kind, s.status), s.target, s.trouble.map(|trouble| *trouble)))
+            .iter()
+            .map(|s| (format!("{} {:?}", s.kind, s.status), s.target.clone(), s.trouble.as_deref().cloned()))
             .collect()
     }
 
@@ -418,7 +418,7 @@ pub(crate) fn no_thumbprint(value: &Json) -> bool {
 }
 
 pub(crate) fn find(run: &LoadedRun, kind: StepKind, status: StepStatus) -> Option<&Step> {
-    run.steps.iter().find(|s| s.kind == kind && s.status == status)
+    run.steps.iter().map(|s| &**s).find(|s| s.kind == kind && s.status == status)
 }
 
 pub(crate) fn contoso() -> OrganizationId {

@@ -18,7 +18,7 @@ use crate::{
     audit::APPENDING,
     connection::On,
     run::step_detail,
-    steps::{COLUMNS, NOT_PUT_AWAY},
+    steps::{COLUMNS, NOT_PUT_AWAY, shared},
 };
 
 impl Db {
@@ -36,7 +36,7 @@ impl Db {
         if !parked.is_empty() {
             return Ok(None);
         }
-        let (wants, permits): (Vec<Step>, Vec<_>) =
+        let (wants, permits): (Vec<Arc<Step>>, Vec<_>) =
             taken.into_iter().map(|(step, permit)| (step.clone(), permit)).unzip();
         if wants.is_empty() {
             return Ok(Some(Claimed::default()));
@@ -70,7 +70,7 @@ impl Tx {
             match (known, &due.rest) {
                 // What belongs to the renewal alone may have changed with its version untouched: what was read last counts.
                 (Some(known), _) if known.renewal == *renewal => runs.push(known),
-                (Some(known), _) => runs.push(Arc::new(LoadedRun { renewal: renewal.clone(), ..(*known).clone() })),
+                (Some(known), _) => runs.push(Arc::new(known.with(renewal.clone()))),
                 (None, Some((steps, decisions))) => {
                     let plan = self.plan_of(renewal).await?;
                     let (steps, decisions) = (steps.clone(), decisions.clone());
@@ -114,11 +114,11 @@ static TAKE: LazyLock<String> = LazyLock::new(|| {
 async fn take(
     connection: &mut PgConnection,
     runs: &[Arc<LoadedRun>],
-    wants: &[Step],
+    wants: &[Arc<Step>],
     wanted: &Wanted<'_>,
-) -> Result<Vec<Step>> {
-    let told = |step: &Step| {
-        let begun = Step { attempt: step.attempt + 1, ..step.clone() };
+) -> Result<Vec<Arc<Step>>> {
+    let told = |step: &Arc<Step>| {
+        let begun = Step { attempt: step.attempt + 1, ..Step::clone(step) };
         is_begun(&begun).then(|| Json(step_detail(&begun, json!({}))))
     };
     let steps = sqlx::query_as(AssertSqlSafe(TAKE.as_str()))
@@ -132,5 +132,5 @@ async fn take(
         .bind(wanted.lease_ends)
         .bind(wanted.now)
         .bind(wanted.worker);
-    Ok(steps.fetch_all(connection).await?)
+    Ok(shared(steps.fetch_all(connection).await?))
 }

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use chrono::Utc;
 use uuid::Uuid;
 
@@ -63,8 +65,8 @@ impl Scene {
 
     /// The code of the refusal, or `taken`.
     fn answer(&self, decision: &Decision) -> String {
-        let run =
-            Run { renewal: &self.renewal, plan: self.plan.as_ref(), steps: &self.steps, decisions: &self.decisions };
+        let steps: Vec<_> = self.steps.iter().cloned().map(Arc::new).collect();
+        let run = Run { renewal: &self.renewal, plan: self.plan.as_ref(), steps: &steps, decisions: &self.decisions };
         run.accepts(decision, now()).map_or_else(|trouble| trouble.code, |()| "taken".to_owned())
     }
 }

@@ -20,7 +20,7 @@ use crate::{
 struct Play {
     renewal: Renewal,
     plan: Plan,
-    steps: Vec<Step>,
+    steps: Vec<Arc<Step>>,
     decisions: Vec<Decision>,
     now: DateTime<Utc>,
     log: Vec<String>,
@@ -43,7 +43,8 @@ impl Play {
             plan_digest: Some(digest),
             ..Renewal::requested(RenewalId(Uuid::nil()), "alice", request(), now())
         };
-        let steps = plan.steps.iter().map(|p| step(p.ordinal, p.phase, p.kind, &p.target, &p.site)).collect();
+        let steps =
+            plan.steps.iter().map(|p| step(p.ordinal, p.phase, p.kind, &p.target, &p.site)).map(Arc::new).collect();
         Self { renewal, plan, steps, decisions: Vec::new(), now: now(), log: Vec::new() }
     }
 
@@ -53,7 +54,7 @@ impl Play {
                 Run { renewal: &self.renewal, plan: Some(&self.plan), steps: &self.steps, decisions: &self.decisions };
             let Some(advance) = run.advance(self.now) else { return };
             for (id, at) in advance.ready {
-                let step = self.steps.iter_mut().find(|s| s.id == id).unwrap();
+                let step = self.steps.iter_mut().find(|s| s.id == id).map(Arc::make_mut).unwrap();
                 (step.status, step.due_at) = (StepStatus::Ready, Some(at));
             }
             if let Some(event) = advance.event {
@@ -91,7 +92,7 @@ impl Play {
     }
 
     fn finish(&mut self, index: usize) {
-        let step = &mut self.steps[index];
+        let step = Arc::make_mut(&mut self.steps[index]);
         self.now = self.now.max(step.due_at.unwrap());
         self.log.push(format!("{}:{}", step.kind, step.target.split('.').next().unwrap()));
         step.outcome = Some(Box::new(match step.kind {
@@ -142,7 +143,7 @@ impl Play {
     }
 
     fn step(&mut self, kind: StepKind, server: &str) -> &mut Step {
-        self.steps.iter_mut().find(|s| s.kind == kind && s.target.starts_with(server)).unwrap()
+        self.steps.iter_mut().find(|s| s.kind == kind && s.target.starts_with(server)).map(Arc::make_mut).unwrap()
     }
 
     fn fail(&mut self, kind: StepKind, server: &str, code: &str, status: StepStatus) {
@@ -155,7 +156,7 @@ impl Play {
 
     fn lay(&mut self, path: Vec<(StepKind, String, String)>, event: Event) {
         for (ordinal, (kind, target, site)) in (100..).zip(path) {
-            self.steps.push(step(ordinal, Phase::Undo, kind, &target, &site));
+            self.steps.push(Arc::new(step(ordinal, Phase::Undo, kind, &target, &site)));
         }
         self.renewal.state = self.renewal.state.clone().apply(event, self.now).unwrap();
         self.settle();
@@ -380,14 +381,14 @@ fn a_soak_that_fails_for_longer_than_the_plan_lets_it_asks_a_person() {
     assert!(trouble.message.ends_with("still fails after 72 hours: EX01 does not answer"), "{trouble}");
     assert!(trouble.action.starts_with("Start it. Then retry"), "{trouble}");
     let restart = play.steps.iter().find(|step| step.kind == StepKind::Restart).unwrap();
-    let restart = Step { started_at: Some(started), ..restart.clone() };
+    let restart = Step { started_at: Some(started), ..Step::clone(restart) };
     assert_eq!(play.plan.soaks_too_long(&restart, &trouble, started + TimeDelta::days(30)), None);
     // Plans of earlier versions do not say how long.
     play.plan.soak_max_hours = None;
     let soak = play.step(StepKind::Soak, "").clone();
     assert_eq!(play.plan.soaks_too_long(&soak, &trouble, started + TimeDelta::days(365)), None);
     play.renewal.state = State::Running { phase: Phase::Soak };
-    for step in play.steps.iter_mut().filter(|step| step.phase < Phase::Soak) {
+    for step in play.steps.iter_mut().filter(|step| step.phase < Phase::Soak).map(Arc::make_mut) {
         step.status = StepStatus::Succeeded;
     }
     play.fail(StepKind::Soak, "", crate::SOAK_TOO_LONG, StepStatus::Attention);

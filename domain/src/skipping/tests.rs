@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use uuid::Uuid;
 
 use super::*;
@@ -34,7 +36,7 @@ fn on_run<T>(steps: &[(StepKind, StepStatus, i32)], ask: impl FnOnce(Run<'_>) ->
         started_at: None,
         finished_at: None,
     };
-    let steps: Vec<Step> = (1..).zip(steps).map(step).collect();
+    let steps: Vec<Arc<Step>> = (1..).zip(steps).map(step).map(Arc::new).collect();
     ask(Run { renewal: &renewal, plan: Some(&plan), steps: &steps, decisions: &[] })
 }
 

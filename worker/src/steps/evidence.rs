@@ -3,7 +3,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use db::Purpose;
 use domain::{
-    Outcome, Phase, Place, Snapshot, Step, Thumbprint,
+    Outcome, Phase, Place, Snapshot, Thumbprint,
     plan::PlannedServer,
     planning::{APP_POOLS, SERVICE_HOST},
     snapshot::{Key, Store},
@@ -139,8 +139,9 @@ async fn processes(context: &Context<'_>, planned: &PlannedServer) -> Evidence {
 
 /// What the restart of a server has read back.
 fn restarted<'a>(context: &'a Context<'_>, fqdn: &str) -> &'a [Process] {
-    let on_it = |step: &&Step| step.phase == Phase::Restart && step.target == fqdn;
-    match context.claimed.run.steps.iter().find(on_it).and_then(|step| step.outcome.as_deref()) {
+    let mut steps = context.claimed.run.steps.iter();
+    let restart = steps.find(|step| step.phase == Phase::Restart && step.target == fqdn);
+    match restart.and_then(|step| step.outcome.as_deref()) {
         Some(Outcome::Restarted { processes }) => processes,
         _ => &[],
     }

@@ -316,9 +316,10 @@ async fn evidence(tx: &mut db::Tx, id: RenewalId) -> db::Result<Json> {
         "check": tx.snapshot_of(id, Purpose::Check).await?,
         "after": tx.snapshot_of(id, Purpose::After).await?,
     });
+    let steps: Vec<&domain::Step> = run.steps.iter().map(|step| &**step).collect();
     // A retry attaches the same file again: nothing in it may depend on when it is made. What comes into the record later is in the API.
     Ok(json!({
-        "format": "rekey.evidence/1", "renewal": run.renewal, "plan": plan, "decisions": run.decisions, "steps": run.steps, "snapshots": snapshots,
+        "format": "rekey.evidence/1", "renewal": run.renewal, "plan": plan, "decisions": run.decisions, "steps": steps, "snapshots": snapshots,
         "audit": audit
     }))
 }

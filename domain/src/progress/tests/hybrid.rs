@@ -189,7 +189,7 @@ impl Play {
             }
             Happening::Fail(which) => {
                 if let Some(index) = self.one_ready(*which) {
-                    let step = &mut self.steps[index];
+                    let step = Arc::make_mut(&mut self.steps[index]);
                     (step.status, step.failures, step.attempt) = (StepStatus::Attention, step.failures + 1, 1);
                     step.trouble = Some(Box::new(Trouble::new("cloud_unreachable", "m", "a")));
                     self.settle();
@@ -197,7 +197,9 @@ impl Play {
             }
             Happening::Retry => {
                 let failed = self.steps.iter_mut().filter(|step| step.status == StepStatus::Attention);
-                failed.for_each(|step| (step.status, step.failures, step.trouble) = (StepStatus::Ready, 0, None));
+                failed
+                    .map(Arc::make_mut)
+                    .for_each(|step| (step.status, step.failures, step.trouble) = (StepStatus::Ready, 0, None));
                 self.settle();
             }
             Happening::Pause => self.apply(Event::Pause { by: "olga".to_owned(), reason: "lunch".to_owned() }),
