@@ -132,7 +132,8 @@ impl<K: Clone + Eq + Hash, T, R> Gathering<K, T, R> {
             items.push(item);
             callers.push(caller);
         }
-        let mut answers = together(&items).await.into_iter();
+        // On the heap: it is large, and those who only wait need no room for it.
+        let mut answers = Box::pin(together(&items)).await.into_iter();
         let own = answers.next();
         for (caller, answer) in callers.into_iter().zip(answers) {
             // A caller who has gone away does not hear it.
