@@ -46,7 +46,7 @@ impl LoadedRun {
 
     /// Takes steps over as they are now.
     pub(crate) fn put_in<'a>(&mut self, changed: impl IntoIterator<Item = &'a Arc<Step>>) {
-        for changed in changed {
+        for changed in changed.into_iter().filter(|changed| changed.renewal_id == self.renewal.id) {
             if let Some(step) = self.steps.iter_mut().find(|step| step.id == changed.id) {
                 step.clone_from(changed);
             }

@@ -1,9 +1,9 @@
 //! Table `step`.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use chrono::{DateTime, Utc};
-use domain::{Outcome, RenewalId, Step, StepId, StepStatus, Trouble, progress::PhaseProgress};
+use domain::{Outcome, RenewalId, Step, StepId, StepStatus, Trouble, progress::PhaseProgress, timeline::micros};
 use sqlx::{QueryBuilder, types::Json};
 
 use crate::{
@@ -75,6 +75,21 @@ impl StepEnd {
         match self {
             Self::Attention(trouble) | Self::Retry { trouble, .. } => Some(trouble),
             _ => None,
+        }
+    }
+
+    /// The step after this end of its newest attempt. Nobody else has changed it meanwhile: the attempt is the fence.
+    fn of(&self, step: &Step, now: DateTime<Utc>) -> Step {
+        let status = self.status();
+        let outcome = self.outcome().map(|outcome| Box::new(outcome.clone()));
+        Step {
+            status,
+            failures: if self.trouble().is_some() { step.failures + 1 } else { 0 },
+            due_at: self.due_at().map(micros),
+            trouble: self.trouble().map(|trouble| Box::new(trouble.clone())),
+            outcome: outcome.or_else(|| step.outcome.clone()),
+            finished_at: status.is_over().then(|| micros(now)),
+            ..step.clone()
         }
     }
 
@@ -295,25 +310,27 @@ impl Tx {
 
     /// Stores how attempts at steps ended. Returns the steps whose lease was still held, as they are now: about the others nothing is written.
     pub(crate) async fn end_steps(&mut self, ends: &[(&Step, &StepEnd)], now: DateTime<Utc>) -> Result<Vec<Arc<Step>>> {
-        let ended = on!(self, |db| {
+        let mut ended: Vec<Step> = ends.iter().map(|(step, end)| end.of(step, now)).collect();
+        let held: HashSet<StepId> = on!(self, |db| {
             let mut end = QueryBuilder::new(
-                "UPDATE step SET status = ended.column3, due_at = ended.column4, trouble = ended.column5,
-                    outcome = COALESCE(ended.column6, outcome),
-                    failures = CASE WHEN ended.column7 = 1 THEN failures + 1 ELSE 0 END, finished_at = ended.column8
+                "UPDATE step SET status = ended.column3, due_at = ended.column4, trouble = ended.column5, outcome = ended.column6,
+                    failures = ended.column7, finished_at = ended.column8
                  FROM (",
             );
-            end.push_values(ends, |mut row, (step, end)| {
-                let status = end.status();
-                row.push_bind(step.id).push_bind(step.attempt).push_bind(status).push_bind(end.due_at());
-                row.push_bind(end.trouble().map(Json)).push_bind(end.outcome().map(Json));
-                row.push_bind(i32::from(end.trouble().is_some())).push_bind(status.is_over().then_some(now));
+            end.push_values(&ended, |mut row, step| {
+                row.push_bind(step.id).push_bind(step.attempt).push_bind(step.status).push_bind(step.due_at);
+                row.push_bind(step.trouble.as_deref().map(Json)).push_bind(step.outcome.as_deref().map(Json));
+                row.push_bind(step.failures).push_bind(step.finished_at);
             });
             end.push(format_args!(
                 ") AS ended WHERE id = ended.column1 AND attempt = ended.column2 AND {NOT_PUT_AWAY} AND status <> 'ready'
-                 RETURNING {COLUMNS}"
+                 RETURNING id"
             ));
-            end.build_query_as().persistent(is_usual(ends.len())).fetch_all(db).await
-        })?;
+            end.build_query_scalar().persistent(is_usual(ends.len())).fetch_all(db).await
+        })?
+        .into_iter()
+        .collect();
+        ended.retain(|step| held.contains(&step.id));
         Ok(shared(ended))
     }
 
