@@ -39,11 +39,18 @@ use crate::{
 };
 
 /// What this version needs. During a rolling upgrade the database may have more: a newer version only adds to what this one uses.
-static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
-    let mut migrations = sqlx::migrate!();
+static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| ignoring_newer(sqlx::migrate!()));
+
+/// The same with what only PostgreSQL needs; all are numbered together.
+static MIGRATIONS_ON_POSTGRES: LazyLock<Migrator> = LazyLock::new(|| {
+    let more = sqlx::migrate!("./migrations/postgres");
+    ignoring_newer(Migrator::with_migrations(MIGRATIONS.iter().chain(more.iter()).cloned().collect()))
+});
+
+fn ignoring_newer(mut migrations: Migrator) -> Migrator {
     migrations.set_ignore_missing(true);
     migrations
-});
+}
 
 /// How the schema of a database stands to what this version needs.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -259,7 +266,7 @@ impl Db {
     pub async fn migrate(&self) -> Result<Schema> {
         match &self.pool {
             // Under an advisory lock.
-            Pool::Postgres(pool) => MIGRATIONS.run(pool).await?,
+            Pool::Postgres(pool) => MIGRATIONS_ON_POSTGRES.run(pool).await?,
             // There is no such lock here, but one writer at a time.
             Pool::Sqlite(pool) => {
                 let mut tx = pool.begin_with("BEGIN IMMEDIATE").await?;
@@ -282,9 +289,13 @@ impl Db {
             Err(Error::Sql(sqlx::Error::Database(_))) => return Ok(Schema::Older),
             Err(error) => return Err(error),
         };
-        Ok(if MIGRATIONS.iter().any(|known| !applied.contains(&known.version)) {
+        let known = match self.kind() {
+            Kind::Postgres => &MIGRATIONS_ON_POSTGRES,
+            Kind::Sqlite => &MIGRATIONS,
+        };
+        Ok(if known.iter().any(|known| !applied.contains(&known.version)) {
             Schema::Older
-        } else if applied.iter().any(|version| !MIGRATIONS.version_exists(*version)) {
+        } else if applied.iter().any(|version| !known.version_exists(*version)) {
             Schema::Newer
         } else {
             Schema::Current

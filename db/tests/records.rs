@@ -6,7 +6,7 @@ use domain::{Digest, Policy, Request, Snapshot, audit::NewAudit};
 use futures_util::future::join_all;
 use serde_json::json;
 
-use crate::support::{contoso, minutes, now, on_both, planned, raised, renewal, snapshot, thumbprint};
+use crate::support::{contoso, each_database, minutes, now, on_both, planned, raised, renewal, snapshot, thumbprint};
 
 #[tokio::test]
 async fn a_database_is_migrated_once_and_says_so() {
@@ -29,6 +29,16 @@ async fn a_renewal_comes_back_as_it_was_stored() {
         assert!(matches!(missing, Err(Error::NotFound("renewal"))));
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_renewal_that_has_a_record_cannot_be_deleted() {
+    for database in each_database().await {
+        raised(&database.db).await;
+        let refused = database.execute("DELETE FROM renewal".to_owned()).await.unwrap_err();
+        assert!(refused.as_database_error().is_some_and(|error| error.is_foreign_key_violation()), "{refused}");
+        database.drop().await;
+    }
 }
 
 #[tokio::test]

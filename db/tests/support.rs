@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use chrono::{DateTime, TimeDelta, TimeZone, Utc};
-use db::{ApiKey, Bounds, Claimed, ClaimedStep, Db, Grants, StepEnd, Wanted};
+use db::{ApiKey, Bounds, Claimed, ClaimedStep, Db, Grants, Kind, StepEnd, Wanted};
 use domain::{
     CloudSettings, Decision, Gate, Organization, OrganizationId, Outcome, Plan, Policy, Reason, Renewal, RenewalId,
     Request, Snapshot, Tenant, Thumbprint,
@@ -11,7 +11,7 @@ use domain::{
     gate::Verb,
     snapshot::{AuthConfig, Certificate, Key, Server, Store, Version},
 };
-use sqlx::{Connection, Executor, PgConnection};
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, SqliteConnection};
 use uuid::Uuid;
 
 pub(crate) const WORKER: &str = "worker:test";
@@ -59,6 +59,23 @@ pub(crate) async fn new_databases() -> Vec<Database> {
 }
 
 impl Database {
+    /// Runs a text on a connection of its own.
+    pub(crate) async fn execute(&self, sql: String) -> sqlx::Result<()> {
+        let sql = sqlx::raw_sql(AssertSqlSafe(sql));
+        match self.db.kind() {
+            Kind::Postgres => {
+                let mut connection = PgConnection::connect(&self.url).await?;
+                sql.execute(&mut connection).await?;
+                connection.close().await
+            }
+            Kind::Sqlite => {
+                let mut connection = SqliteConnection::connect(&self.url).await?;
+                sql.execute(&mut connection).await?;
+                connection.close().await
+            }
+        }
+    }
+
     pub(crate) async fn drop(self) {
         self.db.close().await;
         if let Some((server, name)) = self.postgres {
@@ -79,7 +96,7 @@ pub(crate) async fn on_postgres(test: impl AsyncFn(String)) {
 
 pub(crate) async fn administer(server: &str, statement: String) {
     let mut connection = PgConnection::connect(server).await.unwrap();
-    connection.execute(sqlx::AssertSqlSafe(statement)).await.unwrap();
+    connection.execute(AssertSqlSafe(statement)).await.unwrap();
     connection.close().await.unwrap();
 }
 

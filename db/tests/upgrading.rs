@@ -7,7 +7,6 @@ use domain::{
     step::Publisher,
 };
 use futures_util::future::join_all;
-use sqlx::{AssertSqlSafe, Connection as _, PgConnection, SqliteConnection};
 
 use crate::support::{
     Database, WORKER, approved, claim, each_database, look, new_databases, now, raised, renewal, thumbprint,
@@ -44,18 +43,11 @@ const ROWS: [(&str, &str, &str, StepKind); 4] = [
 
 /// Runs a text on a connection of its own.
 async fn run(database: &Database, sql: &str) {
-    match database.db.kind() {
-        Kind::Postgres => {
-            let mut connection = PgConnection::connect(&database.url).await.unwrap();
-            sqlx::raw_sql(AssertSqlSafe(in_postgres(sql))).execute(&mut connection).await.unwrap();
-            connection.close().await.unwrap();
-        }
-        Kind::Sqlite => {
-            let mut connection = SqliteConnection::connect(&database.url).await.unwrap();
-            sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut connection).await.unwrap();
-            connection.close().await.unwrap();
-        }
-    }
+    let sql = match database.db.kind() {
+        Kind::Postgres => in_postgres(sql),
+        Kind::Sqlite => sql.to_owned(),
+    };
+    database.execute(sql).await.unwrap();
 }
 
 /// SQLite writes ids and bytes as blobs, PostgreSQL each in its own way.
