@@ -129,7 +129,7 @@ pub struct Tx {
     pub(crate) clock: Arc<Clock>,
     pub(crate) offers: Offers,
     /// What a worker of this process is given with its commit.
-    pub(crate) handing: Option<Handing>,
+    pub(crate) handing: Option<Box<Handing>>,
 }
 
 /// Which database a transaction is on.

@@ -118,12 +118,12 @@ impl Sides {
         }
         rows.push(value("rekey, one process on SQLite: p50", &self.sqlite.middles, Aim::Report));
         rows.push(value("rekey, one process on SQLite: p99", &self.sqlite.tails, Aim::AtMost(10.0)));
-        rows.extend(self.from_the_call());
+        rows.extend(self.since_the_call());
         rows
     }
 
     /// What the starts cost the decisions is in these.
-    fn from_the_call(&self) -> Vec<Row> {
+    fn since_the_call(&self) -> Vec<Row> {
         let figure = "decision asked for → step started, idle";
         let value = |side: &str, of: &Latencies| {
             Row::value(figure, side, of.asked.iter().copied().collect(), "ms", Aim::Report)

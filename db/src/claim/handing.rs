@@ -173,7 +173,7 @@ impl Tx {
         let wanted = free.wanted(&self.clock, now);
         let claimed = self.take_of_run(run, &wanted).await?;
         if !claimed.is_idle() {
-            self.handing = Some(Handing { worker, handed: HandedOver { claimed, asked } });
+            self.handing = Some(Box::new(Handing { worker, handed: HandedOver { claimed, asked } }));
         }
         Ok(())
     }
