@@ -1,5 +1,7 @@
 //! How fast time goes. A lab runs days in seconds; everything else runs at scale 1.
 
+use std::time::Duration;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
@@ -37,6 +39,12 @@ impl Timeline {
         TimeDelta::microseconds((real.num_microseconds().unwrap_or(i64::MAX) as f64 * self.scale) as i64)
     }
 
+    /// The virtual instant at which a real span is over that begins at a real one: when a lease ends.
+    #[must_use]
+    pub fn after(&self, real: DateTime<Utc>, span: Duration) -> DateTime<Utc> {
+        self.at(real) + self.stretch(TimeDelta::from_std(span).unwrap_or(TimeDelta::MAX))
+    }
+
     /// How much real time a virtual span takes.
     #[must_use]
     pub fn shrink(&self, span: TimeDelta) -> TimeDelta {
@@ -60,6 +68,7 @@ mod tests {
         let lab = Timeline { real_origin: origin, virtual_origin: origin, scale: 3600.0 };
         assert_eq!(lab.at(origin + TimeDelta::seconds(2)), origin + TimeDelta::hours(2));
         assert_eq!(lab.stretch(TimeDelta::seconds(1)), TimeDelta::hours(1));
+        assert_eq!(lab.after(origin + TimeDelta::seconds(2), Duration::from_secs(45)), origin + TimeDelta::hours(47));
         assert_eq!(lab.shrink(TimeDelta::hours(49)), TimeDelta::seconds(49));
         assert_eq!(Timeline::real().at(origin), origin);
     }

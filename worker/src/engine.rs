@@ -204,7 +204,7 @@ async fn claim(worker: &Worker, steps: usize, held: &HashSet<StepId>) -> db::Res
 
 /// The end of a lease that begins now, in the time that the run lives in.
 fn lease_ends(worker: &Worker) -> DateTime<Utc> {
-    worker.now() + worker.timeline.stretch(TimeDelta::from_std(worker.pace.lease).unwrap_or(TimeDelta::MAX))
+    worker.timeline.after(worker.db.now(), worker.pace.lease)
 }
 
 async fn until_due(worker: &Worker) -> Duration {

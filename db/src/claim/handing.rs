@@ -9,8 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use chrono::{DateTime, TimeDelta, Utc};
-use domain::{OrganizationId, StepId, StepStatus, Timeline};
+use chrono::{DateTime, Utc};
+use domain::{OrganizationId, Step, StepId, StepStatus, Timeline};
 use tokio::sync::oneshot;
 
 use super::{Bounds, Chosen, Claimed, Wanted, choose_all};
@@ -35,13 +35,12 @@ pub struct FreeHands {
 
 impl FreeHands {
     fn wanted(&self, clock: &Clock, now: DateTime<Utc>) -> Wanted<'_> {
-        let lease = self.timeline.stretch(TimeDelta::from_std(self.lease).unwrap_or(TimeDelta::MAX));
         Wanted {
             worker: &self.worker,
             steps: self.steps,
             held: &self.held,
             bounds: &self.bounds,
-            lease_ends: self.timeline.at(clock.now()) + lease,
+            lease_ends: self.timeline.after(clock.now(), self.lease),
             now,
         }
     }
@@ -164,8 +163,8 @@ impl Db {
 impl Tx {
     /// Takes what is due of a run that is locked and settled, if a worker of this process is free.
     pub(crate) async fn take_for_free_hands(&mut self, run: &mut LoadedRun, now: DateTime<Utc>) -> Result<()> {
-        let is_due = |status, at: Option<DateTime<Utc>>| status == StepStatus::Ready && at.is_some_and(|at| at <= now);
-        if !run.steps.iter().any(|step| is_due(step.status, step.due_at)) {
+        let is_due = |step: &Arc<Step>| step.status == StepStatus::Ready && step.due_at.is_some_and(|at| at <= now);
+        if !run.steps.iter().any(is_due) {
             return Ok(());
         }
         let Some(Open { free, worker, .. }) = self.offers.take() else { return Ok(()) };

@@ -63,7 +63,7 @@ impl Outbox {
     }
 
     fn lease_ends(&self) -> DateTime<Utc> {
-        self.now() + self.timeline.stretch(TimeDelta::from_std(self.pace.lease).unwrap_or(TimeDelta::MAX))
+        self.timeline.after(self.db.now(), self.pace.lease)
     }
 
     fn wanted_by(&self, announcement: &Unexpanded) -> Vec<String> {
