@@ -8,7 +8,7 @@ use std::{
 
 use chrono::TimeDelta;
 use db::{Bounds, Db, Fault, FreeHands, Moment, Offer};
-use domain::{OrganizationId, Renewal, StepKind, StepStatus, Timeline, gate::Verb};
+use domain::{OrganizationId, Plan, Renewal, StepKind, StepStatus, Timeline, gate::Verb};
 
 use crate::support::{claim, contoso, decision, look, now, on_both, planned};
 
@@ -32,11 +32,20 @@ fn offer_within(db: &Db, bounds: BTreeMap<OrganizationId, Bounds>) -> Offer {
     })
 }
 
-/// A plan that was approved, of which `generate` is due.
+/// An approval makes `generate` due.
+async fn decide(db: &Db, planned: &(Renewal, Plan), verb: Verb) -> db::Result<Renewal> {
+    let (renewal, plan) = planned;
+    let decision = decision(renewal.id, plan, verb);
+    db.write(async |tx| tx.decide(&decision, None, now()).await).await
+}
+
 async fn approve(db: &Db) -> db::Result<Renewal> {
-    let (renewal, plan) = planned(db).await;
-    let yes = decision(renewal.id, &plan, Verb::Approve);
-    db.write(async |tx| tx.decide(&yes, None, now()).await).await
+    decide(db, &planned(db).await, Verb::Approve).await
+}
+
+/// Decisions on it lose their connection at a moment of their transaction.
+fn losing_at(db: &Db, lost: Moment) -> Db {
+    db.clone().disturbed(move |moment| (moment == lost).then_some(Fault::Lose))
 }
 
 /// The actions on record and who did them, oldest first.
@@ -89,9 +98,7 @@ async fn without_an_offer_the_step_is_looked_for() {
 async fn a_decision_that_makes_nothing_due_leaves_the_offer_open() {
     on_both(async |db| {
         let offered = offer(&db);
-        let (renewal, plan) = planned(&db).await;
-        let no = decision(renewal.id, &plan, Verb::Reject);
-        db.write(async |tx| tx.decide(&no, None, now()).await).await.unwrap();
+        decide(&db, &planned(&db).await, Verb::Reject).await.unwrap();
         assert!(offered.withdraw().await.is_none());
     })
     .await;
@@ -113,13 +120,11 @@ async fn no_more_is_handed_over_than_the_organization_allows() {
 async fn a_decision_that_is_not_committed_hands_nothing_over() {
     on_both(async |db| {
         let mut offered = offer(&db);
-        let (renewal, plan) = planned(&db).await;
-        let cut = db.clone().disturbed(|moment| (moment == Moment::Commit).then_some(Fault::Lose));
-        let yes = decision(renewal.id, &plan, Verb::Approve);
-        cut.write(async |tx| tx.decide(&yes, None, now()).await).await.unwrap_err();
+        let planned = planned(&db).await;
+        decide(&losing_at(&db, Moment::Commit), &planned, Verb::Approve).await.unwrap_err();
         assert!(offered.accepted().await.is_none());
         assert!(offered.withdraw().await.is_none(), "it may be asked again");
-        let run = db.read(async |tx| tx.load_run(renewal.id).await).await.unwrap();
+        let run = db.read(async |tx| tx.load_run(planned.0.id).await).await.unwrap();
         assert!(run.decisions.is_empty());
         assert!(look(&db, now()).await.is_idle());
     })
@@ -130,10 +135,8 @@ async fn a_decision_that_is_not_committed_hands_nothing_over() {
 async fn a_step_whose_worker_goes_away_with_the_commit_is_taken_again_when_its_lease_is_over() {
     on_both(async |db| {
         let offered = offer(&db);
-        let (renewal, plan) = planned(&db).await;
-        let killed = db.clone().disturbed(|moment| (moment == Moment::Committed).then_some(Fault::Lose));
-        let yes = decision(renewal.id, &plan, Verb::Approve);
-        killed.write(async |tx| tx.decide(&yes, None, now()).await).await.unwrap_err();
+        let planned = planned(&db).await;
+        decide(&losing_at(&db, Moment::Committed), &planned, Verb::Approve).await.unwrap_err();
         drop(offered);
         assert!(look(&db, db.now()).await.is_idle(), "the lease is not over");
         let again = claim(&db, db.now() + LEASE + TimeDelta::seconds(1)).await.unwrap();

@@ -10,11 +10,12 @@ use tokio::{
     io::{AsyncBufReadExt as _, BufReader, Lines},
     process::{Child, ChildStdout},
     sync::{mpsc, oneshot},
+    task::JoinHandle,
 };
 
 use crate::{
     Settings,
-    database::Server,
+    database::{Database, Server},
     process::{Peer, side},
     report::{Aim, Row, Spread},
     sides::{monotonic, next_step, put_away},
@@ -29,7 +30,6 @@ const PAUSE: u64 = 10;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long a step took to start, in ms.
-#[derive(Clone, Copy)]
 struct Sample {
     /// Since its decision was committed.
     committed: f64,
@@ -84,6 +84,7 @@ pub(crate) async fn measure(settings: &Settings, server: &Server) -> anyhow::Res
     Ok(all.rows())
 }
 
+/// What was measured on each.
 #[derive(Default)]
 struct Sides {
     /// API and worker in one process.
@@ -143,43 +144,53 @@ impl Sides {
 
 /// Decides here; a worker in a process of its own is woken by LISTEN and NOTIFY.
 async fn in_two_processes(server: &Server, samples: u64) -> anyhow::Result<Vec<Sample>> {
-    let (database, db) = server.create_ours("start").await?;
-    workload::fill(&database, &db, Stage::Planned { servers: 3 }, samples).await?;
-    let watching = tokio::spawn({
-        let db = db.clone();
-        async move { db.watch().await }
-    });
-    let mut worker = Worker::start(&database.url).await?;
+    let planned = Planned::on(server, samples).await?;
+    let mut worker = Worker::start(&planned.database.url).await?;
     let mut taken = Vec::new();
-    for id in database.texts("SELECT id::text FROM renewal").await? {
+    for id in &planned.ids {
         pause().await;
-        let decided = decide(&db, id.parse()?).await?;
+        let decided = decide(&planned.db, *id).await?;
         let (renewal, at) = worker.next().await?;
-        ensure!(renewal == id, "{renewal} has started in place of {id}");
+        ensure!(renewal == *id, "{renewal} has started in place of {id}");
         taken.push(decided.sample(at));
     }
-    watching.abort();
     worker.child.kill().await?;
-    db.close().await;
-    server.drop(&database).await?;
+    planned.drop(server).await?;
     Ok(taken)
 }
 
 /// Decides and works in this process, on PostgreSQL.
 async fn in_one_process(server: &Server, samples: u64) -> anyhow::Result<Vec<Sample>> {
-    let (database, db) = server.create_ours("start").await?;
-    workload::fill(&database, &db, Stage::Planned { servers: 3 }, samples).await?;
-    let ids = database.texts("SELECT id::text FROM renewal").await?;
-    let ids = ids.iter().map(|id| id.parse()).collect::<Result<Vec<RenewalId>, _>>()?;
-    let watching = tokio::spawn({
-        let db = db.clone();
-        async move { db.watch().await }
-    });
-    let taken = decide_and_work(&db, ids).await?;
-    watching.abort();
-    db.close().await;
-    server.drop(&database).await?;
+    let planned = Planned::on(server, samples).await?;
+    let taken = decide_and_work(&planned.db, &planned.ids).await?;
+    planned.drop(server).await?;
     Ok(taken)
+}
+
+/// A database of renewals whose plans wait for approval, and a process in touch with it.
+struct Planned {
+    database: Database,
+    db: Db,
+    ids: Vec<RenewalId>,
+    watching: JoinHandle<()>,
+}
+
+impl Planned {
+    async fn on(server: &Server, count: u64) -> anyhow::Result<Self> {
+        let (database, db) = server.create_ours("start").await?;
+        workload::fill(&database, &db, Stage::Planned { servers: 3 }, count).await?;
+        let ids = database.texts("SELECT id::text FROM renewal").await?;
+        let ids = ids.iter().map(|id| id.parse()).collect::<Result<_, _>>()?;
+        let watched = db.clone();
+        let watching = tokio::spawn(async move { watched.watch().await });
+        Ok(Self { database, db, ids, watching })
+    }
+
+    async fn drop(self, server: &Server) -> anyhow::Result<()> {
+        self.watching.abort();
+        self.db.close().await;
+        server.drop(&self.database).await
+    }
 }
 
 /// The same on SQLite, with every commit on the disk.
@@ -188,11 +199,11 @@ async fn on_sqlite(samples: u64) -> anyhow::Result<Vec<Sample>> {
     let db = Db::open(&format!("sqlite:{}", folder.path().join("rekey.db").display())).await?;
     db.migrate().await?;
     let ids = workload::fill_by_functions(&db, Stage::Planned { servers: 3 }, samples).await?;
-    decide_and_work(&db, ids).await
+    decide_and_work(&db, &ids).await
 }
 
 /// Decides here, while a thread of this process works.
-async fn decide_and_work(db: &Db, ids: Vec<RenewalId>) -> anyhow::Result<Vec<Sample>> {
+async fn decide_and_work(db: &Db, ids: &[RenewalId]) -> anyhow::Result<Vec<Sample>> {
     let (taken, mut steps) = mpsc::unbounded_channel();
     let working = db.clone();
     let runtime = tokio::runtime::Handle::current();
@@ -215,9 +226,9 @@ async fn decide_and_work(db: &Db, ids: Vec<RenewalId>) -> anyhow::Result<Vec<Sam
     let mut samples = Vec::new();
     for id in ids {
         pause().await;
-        let decided = decide(db, id).await?;
+        let decided = decide(db, *id).await?;
         let (renewal, at) = tokio::time::timeout(PATIENCE, steps.recv()).await?.context("the worker has ended")?;
-        ensure!(renewal == id, "{renewal} has started in place of {id}");
+        ensure!(renewal == *id, "{renewal} has started in place of {id}");
         samples.push(decided.sample(at));
     }
     drop(stop);
@@ -282,9 +293,9 @@ impl Worker {
     }
 
     /// The renewal of a step that it has taken, and when.
-    async fn next(&mut self) -> anyhow::Result<(String, u64)> {
+    async fn next(&mut self) -> anyhow::Result<(RenewalId, u64)> {
         let said = self.said().await?;
-        let renewal = said["renewal"].as_str().context("no renewal")?.to_owned();
+        let renewal = said["renewal"].as_str().context("no renewal")?.parse()?;
         Ok((renewal, said["at"].as_u64().context("no time")?))
     }
 
